@@ -1,0 +1,1 @@
+"""How each cluster starts, reports and stops worker processes."""

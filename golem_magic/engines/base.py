@@ -1,0 +1,77 @@
+"""The contract of an engine: it places worker processes on machines, and nothing else."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from golem_magic.model import NativeId, PlacementStatus, WorkerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What the settings say about engines; each engine takes what concerns it.
+
+    Attributes:
+        server_url: Base URL of a Golem master; a URL without scheme means https.
+        server_password: Its shared password; never shown.
+        workers: How many workers the local engine may run at once, None for all CPUs.
+        state_dir: Folder of the embedded Golem's address file and logs, None for the default.
+    """
+
+    server_url: str | None = None
+    server_password: str | None = field(default=None, repr=False)
+    workers: int | None = None
+    state_dir: str | None = None
+
+
+class Engine(Protocol):
+    """Places worker processes on machines, and nothing else.
+
+    An engine never sees a function, an input or a result. It is told which
+    command to start and how often. One engine object is used from one thread
+    at a time.
+    """
+
+    @property
+    def share_is_local(self) -> bool:
+        """Whether all workers run on this machine, so that the share has no slow caches."""
+
+    def submit(self, spec: WorkerSpec) -> NativeId:
+        """Ask for ``spec.count`` workers and return the engine's name for them.
+
+        A return means the request was accepted: :meth:`poll` knows the id from
+        now on, and all later news, failure included, arrives there. An exception
+        means nothing was started. Asking again with the same ``native_id`` is
+        harmless: the first request stands.
+
+        Raises:
+            EngineError: The request was refused, or the engine not reached.
+                ``transient`` tells whether trying again later may help.
+        """
+
+    def poll(self, ids: Collection[NativeId]) -> Mapping[NativeId, PlacementStatus]:
+        """Report on all ``ids``.
+
+        Every id asked about is in the answer. An id the engine cannot find is
+        UNKNOWN, which is not the same as ended: engines forget.
+
+        Raises:
+            EngineError: The engine could not be asked; nothing is known.
+        """
+
+    def cancel(self, ids: Collection[NativeId]) -> None:
+        """Wish these workers gone. Repeating it, or naming a stranger, is harmless.
+
+        Raises:
+            EngineError: The engine could not be told.
+        """
+
+    def n_slots(self) -> int | None:
+        """How many workers can run at once; None if the engine cannot tell.
+
+        Raises:
+            EngineError: The engine could not be asked.
+        """
+
+    def close(self) -> None:
+        """Let go of connections. Workers run on; closing twice is harmless."""

@@ -1,0 +1,171 @@
+"""The nouns: ids, states and frozen records that several rooms speak of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, NewType
+
+JobId = NewType("JobId", str)
+WorkerId = NewType("WorkerId", str)
+NativeId = NewType("NativeId", str)
+Digest = NewType("Digest", str)
+
+OnError = Literal["raise", "return", "skip", "stop"]
+
+
+class JobState(StrEnum):
+    """Where a job stands; the order is that of its life."""
+
+    STAGING = "staging"  # inputs are being drawn, nothing is placed yet
+    QUEUED = "queued"  # placed, no worker has come yet
+    RUNNING = "running"
+    DONE = "done"  # every task has an outcome, errors included
+    FAILED = "failed"  # given up: tasks without an outcome remain
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further outcome can come."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+class PlacementState(StrEnum):
+    """What an engine says of one placement. Unknown is a state, not a failure."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    ENDED = "ended"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementStatus:
+    """An engine's answer about one placement.
+
+    Attributes:
+        state: Of the placement as a whole.
+        n_workers: Workers asked for.
+        n_ended: Workers that have ended, whichever way.
+        n_errored: Of these, the ones that ended badly.
+        reason: The engine's own words, if it gave any.
+    """
+
+    state: PlacementState
+    n_workers: int = 0
+    n_ended: int = 0
+    n_errored: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """A request for worker processes: all that an engine ever learns of a job.
+
+    Attributes:
+        argv: Program and arguments; the engine appends what identifies the worker.
+        count: Processes to start, >= 1.
+        native_id: The id we wish the placement to have, so that asking twice places once.
+        label: Free text shown with the placement.
+        owner: Free text shown with the placement.
+    """
+
+    argv: tuple[str, ...]
+    count: int
+    native_id: NativeId
+    label: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapOptions:
+    """How one map is to be run; both entrances build it at once and pass it on whole.
+
+    Attributes:
+        common: Data every task gets as its second argument, if ``has_common``.
+        chunk_size: Tasks per lease; None lets the length follow the measured speed.
+        on_error: What an iterator does at a task that failed.
+        workers: How many to place; None asks the engine.
+        label: Free text shown with the job.
+        star: Unpack each input into positional arguments.
+        unordered: Iterate in the order in which outcomes come.
+    """
+
+    common: Any = None
+    has_common: bool = False
+    chunk_size: int | None = None
+    on_error: OnError = "raise"
+    workers: int | None = None
+    label: str = ""
+    star: bool = False
+    unordered: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The outcome of a task that gave no value.
+
+    Attributes:
+        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker.
+        exception: The pickled exception, None where it cannot be pickled.
+        type_name: Qualified name of the exception's type.
+        message: ``str()`` of the exception.
+        traceback: Remote traceback as text, frames of the worker itself left out.
+        host: Machine it happened on.
+        worker: Id of the worker.
+        attempt: How often the task had been tried, counted from 1.
+    """
+
+    kind: Literal["raised", "unpicklable", "died"]
+    exception: bytes | None
+    type_name: str
+    message: str
+    traceback: str
+    host: str
+    worker: str
+    attempt: int = 1
+
+    @property
+    def summary(self) -> str:
+        """One line: type and message."""
+        first_line = self.message.strip().partition("\n")[0]
+        return f"{self.type_name}: {first_line}" if first_line else self.type_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSnapshot:
+    """A picture of a job, true at one moment, that never changes afterwards.
+
+    Attributes:
+        function: Name of the mapped function.
+        n_tasks: Number of inputs; None while they are still being drawn.
+        n_staged: Inputs drawn so far.
+        n_done: Tasks with a value.
+        n_failed: Tasks whose outcome is an error.
+        n_running: Workers that hold tasks now, each at one of them.
+        n_workers: Workers seen alive.
+        elapsed_s: Seconds since submission, standing still once the job is final.
+        first_failure: ``(task index, one line)`` of the failed task with the lowest index known.
+        note: Something the user should know now, such as why nothing starts.
+    """
+
+    job_id: JobId
+    function: str
+    label: str
+    state: JobState
+    n_tasks: int | None
+    n_staged: int
+    n_done: int
+    n_failed: int
+    n_running: int
+    n_workers: int
+    elapsed_s: float
+    first_failure: tuple[int, str] | None = None
+    note: str = ""
+
+    @property
+    def n_waiting(self) -> int:
+        """Tasks drawn that neither have an outcome nor run."""
+        return max(0, self.n_staged - self.n_done - self.n_failed - self.n_running)
+
+
+SnapshotSource = Callable[[], JobSnapshot]

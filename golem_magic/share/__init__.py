@@ -1,0 +1,1 @@
+"""Every path, file format and atomic step on the shared folder."""

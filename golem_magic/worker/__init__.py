@@ -1,0 +1,1 @@
+"""The process that claims tasks, runs them and publishes their outcomes."""
