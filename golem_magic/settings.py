@@ -1,0 +1,264 @@
+"""Where settings come from, their defaults and what is allowed.
+
+A setting is taken from the first place that names it: the call, the environment
+(``GOLEM_MAGIC_*``), a JSON file, the default. The file may use our names, golemize's
+names, or both. All faults of all places are reported together.
+"""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from golem_magic.errors import SettingsError
+
+_HIDDEN = "something that is not shown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one client needs to know before its first map.
+
+    Attributes:
+        engine: Name of the engine that places workers.
+        share: Folder that this side and all workers can reach, an absolute path.
+        server_url: Base URL of a Golem master.
+        server_password: Its shared password; never shown.
+        workers: How many workers to place by default; None asks the engine.
+        python: The workers' interpreter, program and arguments.
+        state_dir: Folder of the embedded Golem's address file and logs; None for its default.
+        notes: What was read and has no effect, in words.
+    """
+
+    engine: str = "local"
+    share: str | None = None
+    server_url: str | None = None
+    server_password: str | None = field(default=None, repr=False)
+    workers: int | None = None
+    python: tuple[str, ...] = (sys.executable,)
+    state_dir: str | None = None
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def for_engine(self, engine: str) -> "Settings":
+        """Give the same settings for another engine.
+
+        Raises:
+            SettingsError: The share is only this machine's default and ``engine`` is not local.
+        """
+        if engine == self.engine:
+            return self
+        share = None if self.share == default_share() else self.share
+        return _with_share(replace(self, engine=engine, share=share))
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Collect the settings from call, environment, file and defaults, in this order.
+
+    Args:
+        **overrides: Fields of :class:`Settings`; None means "not said here". ``python`` may be
+            a string (one program, blanks included) or a sequence of strings.
+
+    Raises:
+        SettingsError: Something is missing, unknown or out of range. All faults are named in
+            one message, each with its key, what was found and what is allowed.
+    """
+    faults: list[str] = []
+    notes: list[str] = []
+    path = _config_path(faults)
+    said = _from_file(path, faults, notes) if path else {}
+    said |= _from_environment(faults)
+    said |= _checked("the call", {k: v for k, v in overrides.items() if v is not None}, faults)
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return _with_share(Settings(**said, notes=tuple(notes)))
+
+
+def default_share() -> str:
+    """Give the folder that the local engine uses unless told otherwise."""
+    return os.path.expanduser("~/.local/share/golem-magic")
+
+
+def default_config() -> str:
+    """Give the file that is read if it exists and ``GOLEM_MAGIC_CONFIG`` names no other."""
+    return os.path.expanduser("~/.config/golem-magic/config.json")
+
+
+def _with_share(settings: Settings) -> Settings:
+    if settings.share is not None:
+        return settings
+    if settings.engine == "local":
+        return replace(settings, share=default_share())
+    message = (
+        f"engine {settings.engine!r} needs a folder that its workers can reach too: set share in the call, "
+        f"GOLEM_MAGIC_SHARE, or share (golemize: golemStagingRoot) in {default_config()}"
+    )
+    raise SettingsError(message)
+
+
+# --- what is allowed: each check gives the value as Settings keeps it, or raises ValueError ---
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError
+
+
+def _folder(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return os.path.abspath(os.path.expanduser(_text(value)))
+
+
+def _url(value: object) -> str:
+    text = _text(value).rstrip("/")
+    parts = urlsplit(text if "://" in text else f"//{text}")
+    if not parts.hostname or "@" in parts.netloc or parts.scheme not in ("", "http", "https"):
+        raise ValueError
+    return text
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError
+
+
+def _command(value: object) -> tuple[str, ...]:
+    if isinstance(value, str | os.PathLike):
+        value = [os.fspath(value)]
+    if isinstance(value, list | tuple) and value:
+        return tuple(_text(word) for word in value)
+    raise ValueError
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    check: Callable[[object], Any]
+    allowed: str
+    secret: bool = False
+
+
+_RULES = {
+    "engine": _Rule(_text, "the name of an engine"),
+    "share": _Rule(_folder, "the path of a folder"),
+    # The URL is secret here because what makes it wrong may be a password written into it.
+    "server_url": _Rule(_url, "host:port or an http(s) URL, without user and password", secret=True),
+    "server_password": _Rule(_text, "a text", secret=True),
+    "workers": _Rule(_count, "a whole number >= 1"),
+    "python": _Rule(_command, "a program, or a list of a program and its arguments"),
+    "state_dir": _Rule(_folder, "the path of a folder"),
+}
+_GOLEMIZE = {
+    "serverURL": "server_url",
+    "serverPassword": "server_password",
+    "golemStagingRoot": "share",
+    "pythonBin": "python",
+}
+_GOLEMIZE_UNUSED = {
+    "golemResultRoot": "results come back through the share",
+    "golemizeScriptPath": "the workers' code travels on the share",
+    "pickleOut": "results are kept on the share",
+    "taskSize": "the length of chunks follows the measured speed; --chunk-size fixes it for a map",
+    "lowGolemID": "machines are the master's business",
+    "highGolemID": "machines are the master's business",
+}
+_ENVIRONMENT = {f"GOLEM_MAGIC_{'STATE' if name == 'state_dir' else name.upper()}": name for name in _RULES}
+
+
+def _checked(place: str, said: Mapping[str, object], faults: list[str]) -> dict[str, Any]:
+    """Keep what is allowed of ``said`` and add a sentence to ``faults`` for everything else."""
+    kept = {}
+    for key, value in said.items():
+        rule = _RULES.get(_GOLEMIZE.get(key, key))
+        if rule is None:
+            faults.append(f"{key} in {place} is not a setting{_nearest(key)}")
+            continue
+        try:
+            kept[_GOLEMIZE.get(key, key)] = rule.check(value)
+        except ValueError:
+            faults.append(_fault(key, place, value, rule))
+    return kept
+
+
+def _fault(key: str, place: str, value: object, rule: _Rule) -> str:
+    found = _HIDDEN if rule.secret and value != "" else repr(value)
+    return f"{key} in {place} is {found}, allowed: {rule.allowed}"
+
+
+def _nearest(key: str) -> str:
+    known = [*_RULES, *_GOLEMIZE, *_GOLEMIZE_UNUSED]
+    close = difflib.get_close_matches(key, known, n=1)
+    return f", did you mean {close[0]}?" if close else f", known are {', '.join(_RULES)}"
+
+
+# --- the places ---
+
+
+def _config_path(faults: list[str]) -> str | None:
+    named = os.environ.get("GOLEM_MAGIC_CONFIG")
+    if not named:
+        return default_config() if os.path.exists(default_config()) else None
+    path = os.path.abspath(os.path.expanduser(named))
+    if os.path.exists(path):
+        return path
+    faults.append(f"GOLEM_MAGIC_CONFIG names {path}, which does not exist: create it or unset the variable")
+    return None
+
+
+def _from_file(path: str, faults: list[str], notes: list[str]) -> dict[str, Any]:
+    said = _read(path, faults)
+    for key in [key for key in _GOLEMIZE_UNUSED if key in said]:
+        notes.append(f"{key} in {path} is not used: {_GOLEMIZE_UNUSED[key]}")
+        del said[key]
+    for old, new in _GOLEMIZE.items():
+        if old in said and new in said:
+            faults.append(f"{old} and {new} in {path} say the same thing: keep one of them")
+            del said[old]
+    kept = _checked(path, said, faults)
+    if "serverURL" in said:  # golemize knew no other engine, so its file says which one by being there
+        kept.setdefault("engine", "golem")
+    return kept
+
+
+def _read(path: str, faults: list[str]) -> dict[str, object]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            said = json.load(file)
+    except OSError as error:
+        faults.append(f"cannot read {path} ({error.strerror}): make it readable or remove it")
+        return {}
+    except ValueError as error:  # broken JSON, or bytes that are not UTF-8
+        faults.append(f"{path} is not JSON ({error})")
+        return {}
+    if isinstance(said, dict):
+        return said
+    faults.append(f"{path} holds a JSON {type(said).__name__}, allowed: one object of settings")
+    return {}
+
+
+def _from_environment(faults: list[str]) -> dict[str, Any]:
+    """Read ``GOLEM_MAGIC_*``; an empty variable counts as not set."""
+    kept = {}
+    for variable, name in _ENVIRONMENT.items():
+        text = os.environ.get(variable)
+        if not text:
+            continue
+        rule = _RULES[name]
+        try:
+            kept[name] = rule.check(_parsed(name, text))
+        except ValueError:
+            faults.append(_fault(variable, "the environment", text, rule))
+    return kept
+
+
+def _parsed(name: str, text: str) -> object:
+    if name == "workers":
+        return int(text)
+    if name == "python" and text.startswith("["):
+        return json.loads(text)
+    return text
