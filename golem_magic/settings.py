@@ -115,11 +115,11 @@ def _folder(value: object) -> str:
 
 
 def _url(value: object) -> str:
-    text = _text(value).rstrip("/")
+    text = _text(value)
     parts = urlsplit(text if "://" in text else f"//{text}")
     if not parts.hostname or "@" in parts.netloc or parts.scheme not in ("", "http", "https"):
         raise ValueError
-    return text
+    return text.rstrip("/")
 
 
 def _count(value: object) -> int:
