@@ -1,0 +1,338 @@
+"""The engine that gives a Golem master's answers their meaning.
+
+Three rules shape this file. Every request may be repeated: submissions carry their id, the
+rest changes nothing the second time. Counters are believed, the status is not: Golem says
+``SUCCESS`` whatever happened, and ``COMPLETE`` while tasks of a stopped job still run. And the
+list of nodes is only a hint, since a wedged master never sends it.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from golem_magic.clock import Clock, SystemClock
+from golem_magic.engines.base import EngineOptions
+from golem_magic.engines.golem_http import Answer, GolemConnection, NoAnswerError, header_bytes
+from golem_magic.errors import EngineError, SettingsError
+from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
+
+# Golem uses ids as file names without looking at them, and in URLs.
+SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Linux's MAX_ARG_STRLEN (131,072) less the closing NUL; a longer one fails without a word.
+MAX_ARG_BYTES = 131_071
+# Measured on the last published Golem: of 300 stops at the very start of a job 14 were ignored
+# and one was refused, so five in a row are as good as never.
+STOP_TRIES = 5
+STOP_PAUSE_S = 0.05
+NODES_TIMEOUT_S = 3.0
+# Chosen by feel: longer than a worker takes to notice that its job was cancelled.
+SETTLE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The part of the master's answer about a job that means something."""
+
+    state: str
+    status: str
+    total: int
+    finished: int
+    errored: int
+
+    @property
+    def n_ended(self) -> int:
+        return self.finished + self.errored
+
+    @property
+    def is_stopped_short(self) -> bool:
+        """Whether no further task will be handed out although some never ended."""
+        return self.state == "COMPLETE" and self.n_ended < self.total
+
+    def as_placement(self, state: PlacementState) -> PlacementStatus:
+        return PlacementStatus(
+            state=state,
+            n_workers=self.total,
+            n_ended=self.n_ended,
+            n_errored=self.errored,
+            reason=f"{self.state}/{self.status}",
+        )
+
+
+class GolemEngine:
+    """Places workers as the tasks of a Golem job: one line whose ``Count`` is their number.
+
+    Golem appends three words to the command: job id, line number and task number.
+
+    What :meth:`poll` makes of a job:
+
+    ==========================  ==========================================================
+    unknown to the master       UNKNOWN (it may have restarted)
+    every task ended            ENDED, whatever the status says
+    stopped before that         RUNNING while a node is busy and the counters moved within
+                                ``SETTLE_S``, else ENDED
+    ``NEW`` or ``SCHEDULED``    PENDING
+    otherwise                   RUNNING, which does not prove that any task runs
+    ==========================  ==========================================================
+
+    The third row is a guess, since Golem does not tell how many tasks of a job are running.
+    The nodes' occupation is an upper bound, but counts other jobs, and a node that lost its
+    worker may look busy for ever: hence the time limit.
+
+    Args:
+        server_url: Base URL of the master; without a scheme it means https.
+        server_password: Sent in a header with every request, shown nowhere.
+        share_is_local: Whether its workers all run on this machine.
+        request_timeout_s: Longest wait for a connection, and for an answer.
+        clock: Time, for tests to take hold of.
+
+    Raises:
+        SettingsError: The URL or the password cannot be used.
+    """
+
+    def __init__(
+        self,
+        server_url: str,
+        server_password: str | None,
+        *,
+        share_is_local: bool = False,
+        request_timeout_s: float = 10.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._golem = GolemConnection(server_url, server_password, timeout_s=request_timeout_s)
+        self._share_is_local = share_is_local
+        self._nodes_timeout_s = min(NODES_TIMEOUT_S, request_timeout_s)
+        self._clock = clock or SystemClock()
+        self._last_moves: dict[NativeId, tuple[int, float]] = {}
+
+    @classmethod
+    def from_options(cls, options: EngineOptions) -> Self:
+        """Build the engine from the settings.
+
+        Raises:
+            SettingsError: There is no usable ``server_url``.
+        """
+        if not options.server_url:
+            message = "the engine golem needs a master to talk to: set server_url to its URL"
+            raise SettingsError(message)
+        return cls(options.server_url, options.server_password)
+
+    def __repr__(self) -> str:
+        return f"GolemEngine({self._golem.url!r})"
+
+    @property
+    def share_is_local(self) -> bool:
+        """Whether all workers run on this machine."""
+        return self._share_is_local
+
+    def submit(self, spec: WorkerSpec) -> NativeId:
+        """Ask for ``spec.count`` workers; see :meth:`Engine.submit`.
+
+        After a transient fault the request may have arrived all the same. Asking again with the
+        same id settles it: the master refuses the second one, and the job it has is ours.
+        """
+        _check(spec)
+        lines = json.dumps([{"Count": spec.count, "Args": list(spec.argv)}])
+        answer = self._golem.send(
+            "POST",
+            "/jobs/",
+            accept=(200, 409),
+            headers=_headers(spec),
+            files={"command": (None, "run"), "jsonfile": ("data.json", lines, "application/json")},
+        )
+        if answer.status == 409:
+            self._require_same(spec)
+        elif _record(answer).get("JobId") != spec.native_id:
+            message = "the answer to a submission does not name the job"
+            raise answer.unexpected(message)
+        return spec.native_id
+
+    def poll(self, ids: Collection[NativeId]) -> Mapping[NativeId, PlacementStatus]:
+        """Report on all ``ids``, with one request each; see :meth:`Engine.poll`."""
+        jobs = {native_id: self._job(native_id) for native_id in ids}
+        is_in_doubt = any(job and job.is_stopped_short for job in jobs.values())
+        is_busy = is_in_doubt and self._is_any_node_busy()
+        return {
+            native_id: self._placement(native_id, job, is_busy=is_busy) for native_id, job in jobs.items()
+        }
+
+    def cancel(self, ids: Collection[NativeId]) -> None:
+        """Hand out no more tasks of ``ids``. Those running go on: Golem's own kill ends nobody."""
+        for native_id in ids:
+            self._stop(native_id)
+
+    def kill(self, native_id: NativeId) -> None:
+        """End the running tasks too, on a master that can: the embedded one.
+
+        A stranger is harmless. A wedged master of the old kind never answers this: use
+        :meth:`cancel` there.
+        """
+        if SAFE_ID.fullmatch(native_id):
+            self._golem.send("POST", f"/jobs/{native_id}/kill", accept=(200, 404))
+
+    def n_slots(self) -> int | None:
+        """Sum of ``MaxJobs`` over the nodes; None if their list does not come in time."""
+        nodes = self._nodes()
+        return None if nodes is None else sum(max(0, _count(node, "MaxJobs")) for node in nodes)
+
+    def request(self, method: str, path: str) -> object:
+        """Send a bare request, such as ``POST /clients/4711`` to the embedded master.
+
+        Returns:
+            The decoded JSON, or None for an empty body.
+
+        Raises:
+            EngineError: The master was not reached, or answered with anything but 200.
+        """
+        answer = self._golem.send(method, path)
+        decoded: object = answer.decoded() if answer.text.strip() else None
+        return decoded
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._golem.close()
+
+    def _require_same(self, spec: WorkerSpec) -> None:
+        """After 409: the job must be the one asked for, else the id belongs to somebody else."""
+        job = self._job(spec.native_id)
+        if job is None:
+            message = f"{self._golem.url} refused job {spec.native_id} as known, then forgot it: try again"
+            raise EngineError(message, transient=True)
+        if job.total != spec.count:
+            message = (
+                f"{self._golem.url} has another job {spec.native_id}, with {job.total} tasks and not"
+                f" {spec.count}: submit under a new id"
+            )
+            raise EngineError(message)
+
+    def _job(self, native_id: NativeId) -> _Job | None:
+        if not SAFE_ID.fullmatch(native_id):
+            return None  # none of ours, and must not become part of a URL
+        answer = self._golem.send("GET", f"/jobs/{native_id}", accept=(200, 404))
+        if answer.status == 200:
+            return _parsed_job(answer)
+        if not answer.text.startswith("job "):
+            message = "404, not in the words of a master"
+            raise answer.unexpected(message)
+        return None
+
+    def _placement(self, native_id: NativeId, job: _Job | None, *, is_busy: bool) -> PlacementStatus:
+        if job is None:
+            return PlacementStatus(state=PlacementState.UNKNOWN, reason="not known to the master")
+        if job.n_ended >= job.total:
+            return job.as_placement(PlacementState.ENDED)
+        if job.is_stopped_short:
+            is_over = not is_busy or self._stands_still(native_id, job)
+            return job.as_placement(PlacementState.ENDED if is_over else PlacementState.RUNNING)
+        if job.state in ("NEW", "SCHEDULED"):
+            return job.as_placement(PlacementState.PENDING)
+        return job.as_placement(PlacementState.RUNNING)
+
+    def _stands_still(self, native_id: NativeId, job: _Job) -> bool:
+        """Whether the counters of a stopped job have not moved for long, by our own clock."""
+        n_ended, since_s = self._last_moves.get(native_id, (-1, 0.0))
+        if n_ended != job.n_ended:
+            since_s = self._clock.now()
+            self._last_moves[native_id] = (job.n_ended, since_s)
+        return self._clock.now() - since_s >= SETTLE_S
+
+    def _stop(self, native_id: NativeId) -> None:
+        """Stop and look, several times: at the start of a job a stop can be lost, or refused by 417."""
+        for attempt in range(STOP_TRIES):
+            self._clock.sleep(STOP_PAUSE_S * attempt)
+            job = self._job(native_id)
+            if job is None or job.state == "COMPLETE" or job.n_ended >= job.total > 0:
+                return
+            self._golem.send("POST", f"/jobs/{native_id}/stop", accept=(200, 404, 417))
+        job = self._job(native_id)
+        if job is not None and job.state != "COMPLETE":
+            message = f"{self._golem.url} did not stop job {native_id} at {STOP_TRIES} requests: try again"
+            raise EngineError(message, transient=True)
+
+    def _nodes(self) -> list[dict[str, Any]] | None:
+        """The nodes as the master sees them; None if it does not answer in time."""
+        try:
+            answer = self._golem.send("GET", "/nodes/", timeout_s=self._nodes_timeout_s)
+        except NoAnswerError:
+            return None
+        nodes = _record(answer).get("Items")
+        if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+            message = "the list of nodes has another shape"
+            raise answer.unexpected(message)
+        return nodes
+
+    def _is_any_node_busy(self) -> bool:
+        nodes = self._nodes()
+        return nodes is None or any(_count(node, "RunningJobs") > 0 for node in nodes)
+
+
+def _check(spec: WorkerSpec) -> None:
+    """Refuse what a master accepts to its own harm: such jobs never end, or take workers down.
+
+    Raises:
+        EngineError: Permanent; nothing was sent.
+    """
+    if not SAFE_ID.fullmatch(spec.native_id):
+        message = f"job id {spec.native_id!r} must be 1 to 64 letters, digits, '-' or '_'"
+        raise EngineError(message)
+    if spec.count < 1:
+        message = f"job {spec.native_id} asks for {spec.count} workers: ask for 1 or more"
+        raise EngineError(message)
+    if not spec.argv or not spec.argv[0]:
+        message = f"job {spec.native_id} names no program to start"
+        raise EngineError(message)
+    for position, word in enumerate(spec.argv):
+        fault = _fault_of(word)
+        if fault:
+            message = f"word {position} of the command of job {spec.native_id} {fault}: pass data by file"
+            raise EngineError(message)
+
+
+def _fault_of(word: str) -> str:
+    if "\0" in word or "\n" in word or "\r" in word:
+        return "holds a line break or NUL, which would garble the master's log"
+    try:
+        n_bytes = len(word.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode, so that JSON cannot carry it"
+    return f"has {n_bytes} bytes, more than {MAX_ARG_BYTES}" if n_bytes > MAX_ARG_BYTES else ""
+
+
+def _headers(spec: WorkerSpec) -> dict[str, bytes]:
+    """An empty value counts as absent for the master, which then uses its own default."""
+    return {
+        "x-golem-job-preassigned-id": header_bytes(spec.native_id),
+        "x-golem-job-label": header_bytes(spec.label),
+        "x-golem-job-owner": header_bytes(spec.owner),
+        "x-golem-job-type": b"golemize",
+    }
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    decoded = answer.decoded()
+    if not isinstance(decoded, dict):
+        message = "the answer is not a JSON object"
+        raise answer.unexpected(message)
+    return decoded
+
+
+def _parsed_job(answer: Answer) -> _Job:
+    record = _record(answer)
+    try:
+        progress = record["Progress"]
+        return _Job(
+            state=str(record["State"]),
+            status=str(record["Status"]),
+            total=int(progress["Total"]),
+            finished=int(progress["Finished"]),
+            errored=int(progress["Errored"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        message = "the job's record has another shape"
+        raise answer.unexpected(message) from None
+
+
+def _count(node: Mapping[str, Any], key: str) -> int:
+    value = node.get(key)
+    return value if isinstance(value, int) else 0
