@@ -40,7 +40,7 @@ lab: .venv/.has-lab
 lint: .venv/.has-test
 	@$(RUN) -m ruff format --check $(CODE)
 	@$(RUN) -m ruff check $(CODE)
-	@$(RUN) -m mypy golem_magic notebooks/execute.py
+	@$(RUN) -m mypy golem_magic notebooks/execute.py docs/check.py
 
 bench: .venv/.has-test
 	@$(RUN) -m bench $(ARGS)

@@ -33,6 +33,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT_S = 600  # a cell of ours takes seconds; this only ends a hang
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 # Asked in the same kernel after the last cell, and never saved.
 QUESTION = """
@@ -71,7 +72,7 @@ def _treat(path: Path, options: argparse.Namespace) -> int:
     try:
         jobs = execute(executed, path.parent)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        print(f"{_shown(path)} stopped at an error:\n{error}")
+        print(f"{_shown(path)} stopped at an error:\n{ANSI.sub('', str(error))}")
         _save(executed, copy)
         print(f"as far as it came: {_shown(copy)}")
         return 1
@@ -139,6 +140,9 @@ def tidy(notebook: Notebook) -> None:
 
 
 def _says_something(output: Notebook) -> bool:
+    # Where the package is installed its magics are there already, and IPython answers %load_ext with this.
+    if "extension is already loaded" in output.get("text", ""):
+        return False
     if "execution_count" in output:
         output.execution_count = None
     if "data" not in output:
