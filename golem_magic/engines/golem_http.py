@@ -126,7 +126,7 @@ def header_bytes(text: str) -> bytes:
 
 
 def _base_url(server_url: str) -> str:
-    text = server_url.strip().rstrip("/")
+    text = server_url.strip()
     url = text if "://" in text else f"https://{text}"
     try:
         parts = urlsplit(url)
@@ -140,7 +140,7 @@ def _base_url(server_url: str) -> str:
     if not is_usable or parts.query or parts.fragment:
         message = f"server_url {server_url!r} is no base URL: write one like https://host:8083"
         raise SettingsError(message)
-    return url
+    return url.rstrip("/")
 
 
 def _password_bytes(password: str) -> bytes:

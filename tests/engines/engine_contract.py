@@ -45,7 +45,9 @@ def new_id() -> NativeId:
 
 def recorder(folder: Path, *arguments: str, count: int = 1, wait: bool = False) -> WorkerSpec:
     """Workers that leave one file each in ``folder``; see :data:`WORKER`."""
-    argv = (sys.executable, "-I", "-S", "-c", WORKER, str(folder), "wait" if wait else "go", *arguments)
+    program = folder / "worker.py"  # a file, since no engine need carry line breaks in a command
+    program.write_text(WORKER)
+    argv = (sys.executable, "-I", "-S", str(program), str(folder), "wait" if wait else "go", *arguments)
     return WorkerSpec(argv=argv, count=count, native_id=new_id(), label="a label", owner="me@example.org")
 
 
