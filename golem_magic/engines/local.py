@@ -1,0 +1,298 @@
+"""The engine that needs no configuration: finds or starts the embedded Golem of this machine.
+
+The embedded Golem is a process of its own, started by command and never imported, so that
+jobs outlive the kernel and several kernels share one set of slots. This engine knows where
+its address is, and hands everything else to :class:`GolemEngine`.
+
+Nothing is started before the first submission. A master that vanished is replaced at the next
+one: it knew command lines and process numbers, and the share knows the rest.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import golem_magic
+from golem_magic.clock import Clock, SystemClock
+from golem_magic.engines.base import EngineOptions
+from golem_magic.engines.golem import GolemEngine
+from golem_magic.errors import EngineError
+from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
+
+START_TIMEOUT_S = 20.0  # a loaded machine with a cold disk; it takes about 0.2 s otherwise
+ANSWER_TIMEOUT_S = 10.0
+PAUSE_S = 0.02
+N_LOG_LINES = 15
+# Set for tasks; a master started from inside one must not count as part of it, or end with it.
+TASK_VARIABLE = "GOLEM_MAGIC_TASK"
+ROOT = Path(golem_magic.__file__).parent.parent
+# ``python -m golem_magic.master``, but without the current folder on its path, where a user's
+# file may hide a standard module; and with ours at the end, for a copy that is not installed.
+BOOT = """
+import sys
+sys.path.append(sys.argv.pop(1))
+from golem_magic.master.__main__ import main
+sys.exit(main())
+"""
+MASTER = (sys.executable, "-P", "-c", BOOT, str(ROOT))
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """What a master's address file says."""
+
+    url: str
+    password: str
+    pid: int
+    version: str
+
+
+class LocalEngine:
+    """Runs workers on this machine, as jobs of the embedded Golem.
+
+    Args:
+        state_dir: Folder of the master's address; None for :func:`default_state_dir`.
+        workers: Slots of a master that has to be started; None for the usable CPUs.
+        clock: Time.
+    """
+
+    def __init__(
+        self, state_dir: Path | None = None, workers: int | None = None, *, clock: Clock | None = None
+    ) -> None:
+        self._state = (state_dir or default_state_dir()).absolute()
+        self._workers = workers
+        self._clock = clock or SystemClock()
+        self._connected: GolemEngine | None = None
+
+    @classmethod
+    def from_options(cls, options: EngineOptions) -> Self:
+        """Build the engine from the settings; starts nothing."""
+        return cls(Path(options.state_dir).expanduser() if options.state_dir else None, options.workers)
+
+    def __repr__(self) -> str:
+        return f"LocalEngine({str(self._state)!r})"
+
+    @property
+    def share_is_local(self) -> bool:
+        """True: all workers run on this machine."""
+        return True
+
+    def submit(self, spec: WorkerSpec) -> NativeId:
+        """Ask for workers, starting the master if there is none; see :meth:`Engine.submit`."""
+        try:
+            return self._golem().submit(spec)
+        except EngineError:
+            if self._is_served():
+                raise
+        self.close()
+        return self._golem().submit(spec)
+
+    def poll(self, ids: Collection[NativeId]) -> Mapping[NativeId, PlacementStatus]:
+        """Report on all ``ids``; all are UNKNOWN when no master runs. See :meth:`Engine.poll`."""
+        golem = self._find()
+        if golem is not None:
+            try:
+                answer = golem.poll(ids)
+                return {native_id: self._settled(golem, native_id, answer[native_id]) for native_id in ids}
+            except EngineError:
+                if self._is_served():
+                    raise
+                self.close()
+        nobody = PlacementStatus(state=PlacementState.UNKNOWN, reason="no master runs on this machine")
+        return dict.fromkeys(ids, nobody)
+
+    def cancel(self, ids: Collection[NativeId]) -> None:
+        """End these workers and all their processes; see :meth:`Engine.cancel`."""
+        golem = self._find()
+        try:
+            for native_id in ids if golem else ():
+                assert golem is not None
+                golem.kill(native_id)
+        except EngineError:
+            if self._is_served():
+                raise
+            self.close()
+
+    def n_slots(self) -> int | None:
+        """How many workers can run at once, which needs no running master."""
+        golem = self._find()
+        if golem is not None:
+            try:
+                return golem.n_slots()
+            except EngineError:
+                if self._is_served():
+                    raise
+                self.close()
+        return self._workers if self._workers is not None else self._usable_cpus()
+
+    def close(self) -> None:
+        """Close the connection. The master stays while this process lives, or any job runs."""
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
+
+    # --- finding and starting ---
+
+    def _golem(self) -> GolemEngine:
+        """The connection to the master, which is started if need be.
+
+        Raises:
+            EngineError: It did not start, or not in time.
+        """
+        deadline_s = self._clock.now() + START_TIMEOUT_S
+        while (golem := self._find()) is None:
+            if self._clock.now() > deadline_s:
+                message = f"the embedded Golem in {self._state} does not answer{self._log_tail()}"
+                raise EngineError(message, transient=True)
+            self._start(deadline_s - self._clock.now())
+            if not self._address_file.exists():
+                self._clock.sleep(PAUSE_S)  # it has left again already, or another one is about to come
+        return golem
+
+    def _find(self) -> GolemEngine | None:
+        """The connection to the running master; None if none runs."""
+        if self._connected is None:
+            address = self._read_address()
+            if address is not None and _runs(address.pid):
+                self._connected = self._connect(address)
+        return self._connected
+
+    def _connect(self, address: _Address) -> GolemEngine | None:
+        """Connect, and have the master stay while we live."""
+        golem = GolemEngine(
+            address.url, address.password, share_is_local=True, request_timeout_s=ANSWER_TIMEOUT_S
+        )
+        try:
+            golem.request("POST", f"/clients/{os.getpid()}")
+        except EngineError:  # it is leaving, or its process number is another's by now
+            golem.close()
+            return None
+        return golem
+
+    def _is_served(self) -> bool:
+        """Whether the master we are connected to answers."""
+        if self._connected is None:
+            return False
+        try:
+            self._connected.request("POST", f"/clients/{os.getpid()}")
+        except EngineError:
+            return False
+        return True
+
+    @property
+    def _address_file(self) -> Path:
+        return self._state / "golem.json"
+
+    def _read_address(self) -> _Address | None:
+        """What the address file says; None if there is none of use.
+
+        A running master of another version keeps its folder; ours lives in one below it.
+        """
+        try:
+            fields = json.loads(self._address_file.read_text())
+            address = _Address(fields["url"], fields["password"], fields["pid"], fields["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if address.version != golem_magic.__version__ and _runs(address.pid):
+            self._state /= f"version-{golem_magic.__version__}"
+            return self._read_address()
+        return address
+
+    def _start(self, timeout_s: float) -> None:
+        """Run the command that returns when a master answers, ours or another's."""
+        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = [*MASTER, "--state", str(self._state), "--detach"]
+        if self._workers is not None:
+            command += ["--slots", str(self._workers)]
+        environment = {name: value for name, value in os.environ.items() if name != TASK_VARIABLE}
+        try:
+            with (self._state / "master.log").open("ab") as log:
+                subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self._state,
+                    env=environment,
+                    timeout=max(timeout_s, 0.1),
+                    check=True,
+                    start_new_session=True,
+                )
+        except subprocess.SubprocessError as error:
+            message = f"the embedded Golem did not start in {self._state} ({_why(error)}){self._log_tail()}"
+            raise EngineError(message) from error
+        except OSError as error:
+            message = (
+                f"cannot write {self._state} ({error.strerror}): make room there, or set"
+                " GOLEM_MAGIC_STATE to another folder"
+            )
+            raise EngineError(message) from error
+
+    def _usable_cpus(self) -> int:
+        """Ask the master's own code, in a process, what its default would be."""
+        command = [*MASTER, "--print-slots"]
+        try:
+            answer = subprocess.run(
+                command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=True
+            )
+            return int(answer.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            message = f"cannot count the usable CPUs ({type(error).__name__}): set workers to a number"
+            raise EngineError(message) from error
+
+    def _log_tail(self) -> str:
+        """The end of the master's log, in words that continue a sentence."""
+        with contextlib.suppress(OSError):
+            lines = (self._state / "master.log").read_text(errors="replace").splitlines()[-N_LOG_LINES:]
+            if lines:
+                return "; the end of master.log: " + " | ".join(lines)
+        return "; it has logged nothing"
+
+    def _settled(self, golem: GolemEngine, native_id: NativeId, status: PlacementStatus) -> PlacementStatus:
+        """Replace the guess about a stopped job's running tasks by what the embedded master knows."""
+        if status.state is PlacementState.RUNNING and status.reason.startswith("COMPLETE/"):
+            job = golem.request("GET", f"/jobs/{native_id}")
+            if isinstance(job, dict) and job.get("Running") == 0:
+                return replace(status, state=PlacementState.ENDED)
+        return status
+
+
+def _why(error: subprocess.SubprocessError) -> str:
+    """The fault without the command line."""
+    match error:
+        case subprocess.CalledProcessError():
+            return f"exit code {error.returncode}"
+        case subprocess.TimeoutExpired():
+            return f"not ready after {error.timeout:.0f} s"
+        case _:
+            return str(error)
+
+
+def default_state_dir() -> Path:
+    """Where this machine's master is found: one folder per user and machine.
+
+    A home folder may be shared by machines while process numbers are not, hence the host name.
+    """
+    chosen, runtime = os.environ.get("GOLEM_MAGIC_STATE"), os.environ.get("XDG_RUNTIME_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "golem-magic"
+    return Path.home() / ".local/state/golem-magic" / socket.gethostname()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,90 @@
+"""Who is the one master of a state folder, and where clients find it."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import golem_magic
+from golem_magic.clock import SystemClock
+from golem_magic.master.trees import is_alive
+
+WAIT_S = 15.0
+PAUSE_S = 0.01
+
+
+class StateFolder:
+    """The folder of one master: its address, its lock, its log and its tasks' output.
+
+    The lock decides which of several starting masters stays: the kernel drops it with the
+    process that held it, however that ended, so it is never stale and needs no guess whether a
+    process number means what it meant. The holder alone writes and removes the address.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        self.address = folder / "golem.json"
+        self.log = folder / "master.log"
+        self.output = folder / "output"
+        self.work = folder / "work"
+        self.work.mkdir(mode=0o700, exist_ok=True)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[bool]:
+        """Become the master of this folder, or give False when another one is there.
+
+        Waits while another holds the lock but has no address: it starts, or it leaves.
+        """
+        descriptor = os.open(self.path / "master.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            is_ours = self._wait_for_turn(descriptor)
+            if is_ours:
+                self.address.unlink(missing_ok=True)  # of a master that was killed
+            try:
+                yield is_ours
+            finally:
+                if is_ours:
+                    self.address.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def publish(self, url: str, password: str) -> None:
+        """Write the address for this user alone; needs :meth:`hold`. Call it when listening.
+
+        It appears whole: written under another name, then linked, which fails on an existing
+        name as ``O_EXCL`` does.
+        """
+        record = {"url": url, "password": password, "pid": os.getpid(), "version": golem_magic.__version__}
+        part = self.path / f"golem.json.{os.getpid()}.part"
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(record, file)
+        try:
+            os.link(part, self.address)
+        finally:
+            part.unlink()
+
+    def _wait_for_turn(self, descriptor: int) -> bool:
+        clock = SystemClock()
+        begun_s = clock.now()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            if self._is_served():
+                return False
+            if clock.now() - begun_s > WAIT_S:
+                message = f"{self.path} is locked by a process that does not become a master"
+                raise TimeoutError(message)
+            clock.sleep(PAUSE_S)
+
+    def _is_served(self) -> bool:
+        try:
+            return is_alive(json.loads(self.address.read_text())["pid"])
+        except (OSError, ValueError, KeyError):
+            return False

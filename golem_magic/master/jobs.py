@@ -1,0 +1,161 @@
+"""What the embedded Golem knows of a job and of a task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+
+class Refused(Exception):  # noqa: N818 - an answer to a request, not a fault of ours
+    """A request that is answered with an error status and one line of text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One command line of a submission and how often it is to run."""
+
+    count: int
+    args: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """One run of one command line, from being handed out to its end.
+
+    Attributes:
+        key: Its number in this master, by which the zygote speaks of it.
+        line: Index of its line in the job.
+        number: Running number in the job, across all lines.
+        begun_s: When it was handed out, on the monotonic clock.
+        pid: Its process, leader of a session of its own; None until the zygote has told.
+        is_worker: Whether it is a fork of ours, which leaves politely when sent SIGTERM.
+        is_leaving: Whether it has been asked to leave in favour of another job.
+    """
+
+    key: int
+    job: "Job"
+    line: int
+    number: int
+    begun_s: float
+    pid: int | None = None
+    is_worker: bool = False
+    is_leaving: bool = False
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The command as submitted."""
+        return self.job.lines[self.line].args
+
+    @property
+    def identity(self) -> list[str]:
+        """The three arguments that are appended to every command: job, line, task."""
+        return [self.job.job_id, str(self.line), str(self.number)]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """A submission: its command lines, how far they were handed out, and how they ended."""
+
+    job_id: str
+    label: str
+    owner: str
+    kind: str
+    lines: Sequence[Line]
+    total: int = field(init=False)
+    finished: int = 0
+    errored: int = 0
+    is_stopped: bool = False
+    is_killed: bool = False
+    n_being_killed: int = 0  # threads that still look for processes of this job
+    running: dict[int, Task] = field(default_factory=dict)
+    forget_at_s: float | None = None
+    created: str = field(default_factory=lambda: _now())
+    modified: str = ""
+    _line: int = 0
+    _repeat: int = 0
+    _n_taken: int = 0
+
+    def __post_init__(self) -> None:
+        self.total = sum(line.count for line in self.lines)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is a task to hand out."""
+        return not self.is_stopped and self._n_taken < self.total
+
+    @property
+    def n_alive(self) -> int:
+        """Tasks that run now; at least 1 while a kill has not been verified."""
+        return max(len(self.running), min(1, self.n_being_killed))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no further task will be handed out and, unless it was stopped, none runs.
+
+        That a stopped job is complete at once is the protocol's; ``Running`` tells the rest.
+        """
+        return self.is_stopped or not (self.has_waiting or self.running)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs, nor will."""
+        return self.is_complete and not self.n_alive
+
+    @property
+    def status(self) -> str:
+        """How it went; unlike the original's, this tells of errors and a stop stays a stop."""
+        if self.is_stopped:
+            return "STOPPED"
+        if not self.is_complete:
+            return "READY"
+        return "ERROR" if self.errored else "SUCCESS"
+
+    def take(self, key: int, now_s: float) -> Task:
+        """Hand out the next task; only with :attr:`has_waiting`."""
+        while self._repeat >= self.lines[self._line].count:
+            self._line, self._repeat = self._line + 1, 0
+        task = Task(key=key, job=self, line=self._line, number=self._n_taken, begun_s=now_s)
+        self._repeat += 1
+        self._n_taken += 1
+        self.running[key] = task
+        return task
+
+    def end(self, task: Task, *, is_good: bool) -> None:
+        """Note the end of a task that was handed out."""
+        del self.running[task.key]
+        self.finished += is_good
+        self.errored += not is_good
+        self.touch()
+
+    def touch(self) -> None:
+        """Note that something about the job has changed."""
+        self.modified = _now()
+
+    def as_json(self, state: str = "") -> dict[str, object]:
+        """The job as the protocol shows it.
+
+        Args:
+            state: Overrides the state; the reply to a submission says SCHEDULED.
+        """
+        return {
+            "JobId": self.job_id,
+            "Uri": f"/jobs/{self.job_id}",
+            "Owner": self.owner,
+            "Label": self.label,
+            "Type": self.kind,
+            "FirstCreated": self.created,
+            "LastModified": self.modified,
+            "Progress": {"Total": self.total, "Finished": self.finished, "Errored": self.errored},
+            "State": state or ("COMPLETE" if self.is_complete else "RUNNING"),
+            "Status": self.status,
+            "Running": self.n_alive,  # ours; the original never tells
+        }
+
+
+def _now() -> str:
+    """The form of the original's time stamps, which are for people only."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f +0000 UTC")

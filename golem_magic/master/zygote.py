@@ -1,0 +1,210 @@
+"""The single-threaded process that starts every task: ours by fork, any other by exec.
+
+It talks with the server over one socket, a JSON object per line::
+
+    server -> zygote   {"key", "argv", "identity", "mark", "out", "err", "folder"}   start this
+    zygote -> server   {"key", "pid", "is_worker"}                                   started
+                       {"key", "status"}                                             ended
+                       {"is_ready": true}                                            once, when warm
+
+It has no threads, so that forking is safe, and has imported what a worker needs, so that a
+fork is at work within milliseconds. When the server is gone it leaves without touching the
+tasks: they belong to the share, and a killed master must cost a restart and nothing else.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import golem_magic.worker
+from golem_magic.master.trees import MARK_LENGTH, MARK_VARIABLE
+from golem_magic.worker.main import main as be_a_worker
+from golem_magic.worker.main import own_arguments
+
+CANNOT_START = 127  # as a shell says it
+
+
+class Zygote:
+    """The loop of this process: orders in, news out."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._keys: dict[int, int] = {}
+        self._mark_address = _mark_address()
+        self._wake_in, self._wake_out = os.pipe()
+        for descriptor in (self._wake_in, self._wake_out):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        """Serve until the server is gone."""
+        _warm_up()
+        self._tell({"is_ready": True})
+        pending = b""
+        while True:
+            readable, _, _ = select.select([self._server.fileno(), self._wake_in], [], [])
+            if self._wake_in in readable:
+                os.read(self._wake_in, 4096)
+                self._reap()
+            if self._server.fileno() in readable:
+                received = self._server.recv(1 << 20)
+                if not received:
+                    return
+                *orders, pending = (pending + received).split(b"\n")
+                for order in orders:
+                    self._start(json.loads(order))
+
+    def _start(self, order: dict[str, Any]) -> None:
+        arguments = None
+        with contextlib.suppress(NotImplementedError):
+            arguments = own_arguments(order["argv"])
+        try:
+            pid = os.fork()
+        except OSError as error:  # no more processes allowed: the task fails, the zygote does not
+            _append(order["err"], f"Error starting {order['argv'][0]}: {error.strerror}\n")
+            self._tell({"key": order["key"], "status": CANNOT_START})
+            return
+        if pid == 0:
+            self._become(order, arguments)
+        self._keys[pid] = order["key"]
+        self._tell({"key": order["key"], "pid": pid, "is_worker": arguments is not None})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            key = self._keys.pop(pid)
+            self._tell({"key": key, "status": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, news: dict[str, object]) -> None:
+        self._server.sendall(json.dumps(news).encode() + b"\n")
+
+    def _become(self, order: dict[str, Any], arguments: list[str] | None) -> NoReturn:
+        """Turn this fork into the task. Never returns, whatever happens."""
+        code = 1
+        try:
+            self._let_go()
+            _enter(order)
+            self._mark(order["mark"])
+            if arguments is None:
+                code = _exec(order["argv"] + order["identity"])
+            else:
+                code = be_a_worker(arguments + order["identity"])
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        except BaseException:  # noqa: BLE001 - a fork must never climb back into the zygote's loop
+            traceback.print_exc()
+        finally:
+            _flush_and_exit(code)
+
+    def _let_go(self) -> None:
+        """Forget the zygote: its descriptors, its signal handlers, its frozen heap's rules."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        self._server.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        gc.enable()
+
+    def _mark(self, mark: str) -> None:
+        """Make this task's processes recognizable, those it execs and those it only forks.
+
+        A program inherits its environment when it is exec'ed. A fork that never execs shows
+        the zygote's under /proc, so the mark is written over the place kept for it there.
+        """
+        os.environ[MARK_VARIABLE] = mark
+        if self._mark_address:
+            ctypes.memmove(self._mark_address, mark.encode()[:MARK_LENGTH].ljust(MARK_LENGTH), MARK_LENGTH)
+
+
+def _mark_address() -> int:
+    """Where the kernel laid down this process's mark; 0 where it cannot be shown to others anyway."""
+    if not sys.platform.startswith("linux") or len(os.environ.get(MARK_VARIABLE, "")) != MARK_LENGTH:
+        return 0
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    return getenv(MARK_VARIABLE.encode()) or 0
+
+
+def _warm_up() -> None:
+    """Import all that a worker needs, and move it out of the garbage collector's sight.
+
+    Freezing keeps the forks' collections from touching, and so copying, the shared pages.
+    """
+    for module in pkgutil.iter_modules(golem_magic.worker.__path__, "golem_magic.worker."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+
+
+def _enter(order: dict[str, Any]) -> None:
+    """Give the task its session, folder and standard streams."""
+    os.setsid()
+    os.umask(0o077)
+    descriptors = [
+        os.open(os.devnull, os.O_RDONLY),
+        _open_to_append(order["out"]),
+        _open_to_append(order["err"]),
+    ]
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        if descriptor > 2:
+            os.close(descriptor)
+    os.chdir(order["folder"])
+
+
+def _exec(argv: list[str]) -> int:
+    """Become another program, or say in its place why not."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and ignoring is inherited
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        os.execvpe(argv[0], argv, os.environ)
+    except OSError as error:
+        os.write(2, f"Error finding {argv[0]}: {error.strerror}\n".encode(errors="replace"))
+    return CANNOT_START
+
+
+def _open_to_append(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _append(path: str, text: str) -> None:
+    descriptor = _open_to_append(path)
+    os.write(descriptor, text.encode(errors="replace"))
+    os.close(descriptor)
+
+
+def _flush_and_exit(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # a full disk, or closed by the task
+            code = code or 1
+    os._exit(code & 0xFF)
+
+
+def main(descriptor: int) -> None:
+    """Serve the server at the other end of this socket."""
+    with socket.socket(fileno=descriptor) as server, contextlib.suppress(ConnectionError):
+        Zygote(server).run()  # a broken connection is the server's death, like the end of its orders
