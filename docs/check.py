@@ -87,7 +87,7 @@ def _not_running(page: Path, program: str) -> Iterator[str]:
         try:
             run = subprocess.run(
                 command,
-                env=kept | {"HOME": home},
+                env=kept | {"HOME": home, "PYTHONPATH": str(ROOT)},
                 capture_output=True,
                 text=True,
                 timeout=RUN_LIMIT_S,

@@ -97,7 +97,7 @@ def execute(notebook: Notebook, folder: Path) -> dict[str, tuple[str, int]]:
             resources={"metadata": {"path": str(folder)}},
         )
         try:
-            client.execute()
+            client.execute(cleanup_kc=True)  # or the kernel would live until this process ends
         finally:
             question = notebook.cells.pop()
     answer = "".join(output.get("text", "") for output in question.outputs)
