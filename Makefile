@@ -21,7 +21,7 @@ help:
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make lint       formatting, ruff, mypy"
 	@echo "make bench      speed, as ratios to multiprocessing and joblib of the same run"
-	@echo "make docs       links and code of the pages"
+	@echo "make docs       links and code of the pages, examples in docstrings"
 	@echo "make notebooks  execute the notebooks, compare the numbers with the committed ones"
 	@echo "make check      what must pass before merging: lint, docs, notebooks, test"
 	@echo "make clean      remove .venv, out and caches (not your jobs and results)"
@@ -47,6 +47,7 @@ bench: .venv/.has-test
 
 docs: .venv/.has-test
 	@$(RUN) docs/check.py
+	@$(RUN) -m pytest -o addopts=--import-mode=importlib --quiet --doctest-modules golem_magic notebooks/execute.py
 
 notebooks: .venv/.has-demo
 	@$(RUN) notebooks/execute.py --check $(ARGS) notebooks/*.ipynb
