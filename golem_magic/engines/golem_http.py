@@ -156,14 +156,8 @@ def _password_bytes(password: str) -> bytes:
 def _translated(error: requests.RequestException, request: str, wait_s: float) -> EngineError:
     detail = str(error)
     match error:
-        case requests.exceptions.SSLError() if "WRONG_VERSION" in detail or "RECORD_LAYER" in detail:
-            message = f"{request} failed: no TLS there, perhaps plain HTTP: write http:// in server_url"
-            return EngineError(message)
         case requests.exceptions.SSLError():
-            return EngineError(
-                f"{request} failed: TLS was refused ({_cause(error)}): check the master's certificate"
-                " and the host name in server_url"
-            )
+            return _tls_fault(request, detail, _cause(error))
         case requests.Timeout():
             message = (
                 f"{request} got no answer within {wait_s:g} s: the master is overloaded, wedged or behind"
@@ -175,6 +169,18 @@ def _translated(error: requests.RequestException, request: str, wait_s: float) -
             return EngineError(message, transient=True)
         case _:
             return EngineError(f"{request} failed ({_one_line(detail)}): check server_url")
+
+
+def _tls_fault(request: str, detail: str, cause: str) -> EngineError:
+    if "WRONG_VERSION" in detail or "RECORD_LAYER" in detail:
+        return EngineError(f"{request} failed: no TLS there, perhaps plain HTTP: write http:// in server_url")
+    if "EOF" in detail:
+        message = f"{request} failed: the connection broke at the start of TLS; the master may be restarting"
+        return EngineError(message, transient=True)
+    return EngineError(
+        f"{request} failed: TLS was refused ({cause}): check the master's certificate"
+        " and the host name in server_url"
+    )
 
 
 def _why_unreached(detail: str) -> str:

@@ -19,7 +19,7 @@ from typing import Literal, Self
 from fakes.golem_double_cluster import Cluster
 from fakes.golem_double_go import GoError, HandlerCrash, Request, Server, read_jsonfile, read_lines
 
-FaultKind = Literal["hang", "close", "500", "garbage", "html", "truncated"]
+FaultKind = Literal["hang", "close", "500", "garbage", "html", "elsewhere", "moved", "truncated"]
 
 
 @dataclass
@@ -138,20 +138,11 @@ class GolemDouble:
         return None
 
     def _faulty(self, kind: FaultKind) -> bytes:
-        match kind:
-            case "hang":
-                self.closing.wait()
-                raise HandlerCrash
-            case "close":
-                raise HandlerCrash
-            case "500":
-                return failure(500, "internal trouble").as_bytes()
-            case "garbage":
-                return _json_reply(b"\x00\xff{]").as_bytes()
-            case "html":
-                return Reply(200, {"Content-Type": "text/html"}, b"<html>Hello</html>").as_bytes()
-            case "truncated":
-                return _json_reply(b'{"JobId":"x').as_bytes()
+        if kind == "hang":
+            self.closing.wait()
+        if kind in ("hang", "close"):
+            raise HandlerCrash
+        return FALSE_REPLIES[kind].as_bytes()
 
     def _honest(self, request: Request) -> bytes:
         try:
@@ -332,3 +323,13 @@ def serve_file(path: Path, byte_range: str | None) -> Reply:
         "Content-Range": f"bytes {first}-{last}/{len(content)}",
     }
     return Reply(206, headers, part)
+
+
+FALSE_REPLIES: dict[FaultKind, Reply] = {
+    "500": failure(500, "internal trouble"),
+    "garbage": _json_reply(b"\x00\xff{]"),
+    "truncated": _json_reply(b'{"JobId":"x'),
+    "html": Reply(200, {"Content-Type": "text/html"}, b"<html>Hello</html>"),
+    "elsewhere": failure(404, "no such page on this web server"),
+    "moved": Reply(301, {"Location": "/jobs/"}, b""),
+}

@@ -15,6 +15,11 @@ from urllib.parse import unquote
 
 from fakes.golem_double_cluster import Lines
 
+BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Connection: close\r\n\r\n400 Bad Request"
+)
+
 
 class GoError(Exception):
     """A request that the real master refuses, with its text."""
@@ -93,8 +98,11 @@ class _Connection(socketserver.StreamRequestHandler):
 
 def read_request(source: BufferedIOBase, sink: BufferedIOBase) -> Request | None:
     """The next request on a connection, None at its end."""
-    words = source.readline().decode("latin-1").split()
+    line = source.readline()
+    words = line.decode("latin-1").split()
     if len(words) != 3:
+        if line:  # such as the first bytes of TLS
+            sink.write(BAD_REQUEST)
         return None
     headers: dict[str, str] = {}
     while line := source.readline().rstrip(b"\r\n"):
