@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from fakes.golem_double_cluster import Lines
 
+TLS_HANDSHAKE = b"\x16"
 BAD_REQUEST = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Connection: close\r\n\r\n400 Bad Request"
@@ -98,11 +99,12 @@ class _Connection(socketserver.StreamRequestHandler):
 
 def read_request(source: BufferedIOBase, sink: BufferedIOBase) -> Request | None:
     """The next request on a connection, None at its end."""
-    line = source.readline()
-    words = line.decode("latin-1").split()
+    first = source.read(1)
+    if first == TLS_HANDSHAKE:
+        sink.write(BAD_REQUEST)
+        return None
+    words = (first + source.readline()).decode("latin-1").split()
     if len(words) != 3:
-        if line:  # such as the first bytes of TLS
-            sink.write(BAD_REQUEST)
         return None
     headers: dict[str, str] = {}
     while line := source.readline().rstrip(b"\r\n"):
