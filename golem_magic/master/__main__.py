@@ -116,12 +116,11 @@ def _tell_terminal(sentence: str) -> None:
 def _serve(state: StateFolder, options: argparse.Namespace, tell_ready: Callable[[str], None]) -> None:
     alarm = Alarm()
     alarm.catch_signals()
-    starter = Starter()  # first: it warms up while we go on
+    starter = Starter(state.work)  # first: it warms up while we go on
     password = secrets.token_urlsafe(24)
     clients = Clients(options.linger)
     slots = Slots(
         OutputFolder(state.output, os.uname().nodename),
-        state.work,
         starter,
         n_slots=usable_cpus() if options.slots is None else options.slots,
         on_contention=alarm.ring,

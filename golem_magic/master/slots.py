@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from golem_magic.clock import Clock, SystemClock
 from golem_magic.master.fairness import choose_leavers
@@ -31,7 +30,6 @@ class Slots:
 
     Args:
         output: Where their text goes.
-        work: Folder the tasks run in.
         starter: Starts their processes.
         n_slots: How many tasks may run at once; 0 suspends.
         on_contention: Called when jobs begin to wait for slots, so that the main loop looks
@@ -42,7 +40,6 @@ class Slots:
     def __init__(
         self,
         output: OutputFolder,
-        work: Path,
         starter: Starter,
         *,
         n_slots: int,
@@ -51,7 +48,6 @@ class Slots:
     ) -> None:
         self.output = output
         self.n_slots = n_slots
-        self._work = work
         self._starter = starter
         self._on_contention = on_contention
         self._clock = clock or SystemClock()
@@ -257,7 +253,6 @@ class Slots:
                 "mark": f"{self._mark(task.job)}{task.number}",
                 "out": str(self.output.path(job_id, "out")),
                 "err": str(self.output.path(job_id, "err")),
-                "folder": str(self._work),
             }
         )
         self.output.log_submitted(task)

@@ -43,13 +43,19 @@ class Listener(Protocol):
 
 
 class Starter:
-    """Keeps one zygote running, in a process of its own that outlives neither us nor our death."""
+    """Keeps one zygote running, in a process of its own that leaves when we are gone.
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    Args:
+        work: Folder that tasks run in.
+        clock: Time.
+    """
+
+    def __init__(self, work: Path, clock: Clock | None = None) -> None:
+        self._work = work
         self._clock = clock or SystemClock()
         self._listener: Listener | None = None
         self._sending = threading.Lock()
-        self._process, self._socket = _spawn()
+        self._process, self._socket = _spawn(self._work)
 
     @property
     def pid(self) -> int:
@@ -81,7 +87,7 @@ class Starter:
             pause_s = 0.0 if was_ready else min(MAX_PAUSE_S, 2 * pause_s + 0.1)
             self._clock.sleep(pause_s)
             with self._sending:
-                self._process, self._socket = _spawn()
+                self._process, self._socket = _spawn(self._work)
             self._listener.on_starter_back()
 
     def _pass_on_news(self, listener: Listener) -> bool:
@@ -105,13 +111,14 @@ def _pass_on(news: Mapping[str, Any], listener: Listener) -> None:
         listener.on_ended(news["key"], news["status"])
 
 
-def _spawn() -> tuple["subprocess.Popen[bytes]", socket.socket]:
+def _spawn(work: Path) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, its = socket.socketpair()
     with its:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", BOOT, str(ROOT), str(its.fileno())],
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
+            cwd=work,
             start_new_session=True,
             env={**os.environ, MARK_VARIABLE: "-" * MARK_LENGTH},
         )

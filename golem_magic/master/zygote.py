@@ -1,19 +1,21 @@
-"""The single-threaded process that starts every task: ours by fork, any other by exec.
+"""The single-threaded process that starts every task: workers of ours by fork, any other by spawn.
 
 It talks with the server over one socket, a JSON object per line::
 
-    server -> zygote   {"key", "argv", "identity", "mark", "out", "err", "folder"}   start this
-    zygote -> server   {"key", "pid", "is_worker"}                                   started
-                       {"key", "status"}                                             ended
-                       {"is_ready": true}                                            once, when warm
+    server -> zygote   {"key", "argv", "identity", "mark", "out", "err"}   start this
+    zygote -> server   {"key", "pid", "is_worker"}                         started
+                       {"key", "status"}                                   ended
+                       {"is_ready": true}                                  once, when warm
 
-It has no threads, so that forking is safe, and has imported what a worker needs, so that a
-fork is at work within milliseconds. When the server is gone it leaves without touching the
-tasks: they belong to the share, and a killed master must cost a restart and nothing else.
+It has no threads, so that forking is safe, and runs in the folder that the tasks run in. It
+has imported what a worker needs, so that a fork is at work within milliseconds. When the
+server is gone it leaves without touching the tasks: they belong to the share, and a killed
+master must cost a restart and nothing else.
 """
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -32,6 +34,9 @@ from golem_magic.worker.main import main as be_a_worker
 from golem_magic.worker.main import own_arguments
 
 CANNOT_START = 127  # as a shell says it
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+# By Python or by us; being ignored is inherited, and other programs do not expect it.
+IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 
 
 class Zygote:
@@ -39,6 +44,7 @@ class Zygote:
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server
+        server.set_inheritable(False)  # it was, to get here
         self._keys: dict[int, int] = {}
         self._mark_address = _mark_address()
         self._wake_in, self._wake_out = os.pipe()
@@ -67,19 +73,21 @@ class Zygote:
                     self._start(json.loads(order))
 
     def _start(self, order: dict[str, Any]) -> None:
-        arguments = None
-        with contextlib.suppress(NotImplementedError):
-            arguments = own_arguments(order["argv"])
+        arguments = own_arguments(order["argv"])
         try:
-            pid = os.fork()
-        except OSError as error:  # no more processes allowed: the task fails, the zygote does not
-            _append(order["err"], f"Error starting {order['argv'][0]}: {error.strerror}\n")
+            pid = _spawn(order) if arguments is None else self._fork(order, arguments)
+        except OSError as error:  # the task failed: no such program, or no more processes allowed
+            _append(order["err"], f"Error finding {order['argv'][0]}: {error.strerror}\n")
             self._tell({"key": order["key"], "status": CANNOT_START})
-            return
+        else:
+            self._keys[pid] = order["key"]
+            self._tell({"key": order["key"], "pid": pid, "is_worker": arguments is not None})
+
+    def _fork(self, order: dict[str, Any], arguments: list[str]) -> int:
+        pid = os.fork()
         if pid == 0:
-            self._become(order, arguments)
-        self._keys[pid] = order["key"]
-        self._tell({"key": order["key"], "pid": pid, "is_worker": arguments is not None})
+            self._become_a_worker(order, arguments)
+        return pid
 
     def _reap(self) -> None:
         while True:
@@ -95,17 +103,14 @@ class Zygote:
     def _tell(self, news: dict[str, object]) -> None:
         self._server.sendall(json.dumps(news).encode() + b"\n")
 
-    def _become(self, order: dict[str, Any], arguments: list[str] | None) -> NoReturn:
+    def _become_a_worker(self, order: dict[str, Any], arguments: list[str]) -> NoReturn:
         """Turn this fork into the task. Never returns, whatever happens."""
         code = 1
         try:
             self._let_go()
             _enter(order)
             self._mark(order["mark"])
-            if arguments is None:
-                code = _exec(order["argv"] + order["identity"])
-            else:
-                code = be_a_worker(arguments + order["identity"])
+            code = be_a_worker(arguments + order["identity"])
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         except BaseException:  # noqa: BLE001 - a fork must never climb back into the zygote's loop
@@ -158,9 +163,8 @@ def _warm_up() -> None:
 
 
 def _enter(order: dict[str, Any]) -> None:
-    """Give the task its session, folder and standard streams."""
+    """Give the fork its own session and standard streams."""
     os.setsid()
-    os.umask(0o077)
     descriptors = [
         os.open(os.devnull, os.O_RDONLY),
         _open_to_append(order["out"]),
@@ -170,23 +174,32 @@ def _enter(order: dict[str, Any]) -> None:
         os.dup2(descriptor, number)
         if descriptor > 2:
             os.close(descriptor)
-    os.chdir(order["folder"])
 
 
-def _exec(argv: list[str]) -> int:
-    """Become another program, or say in its place why not."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and ignoring is inherited
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _spawn(order: dict[str, Any]) -> int:
+    """Start any other program; four times as fast as a fork of this much Python."""
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, order["out"], APPENDING, 0o600),
+        (os.POSIX_SPAWN_OPEN, 2, order["err"], APPENDING, 0o600),
+    ]
+    spawn = functools.partial(
+        os.posix_spawnp,
+        order["argv"][0],
+        order["argv"] + order["identity"],
+        {**os.environ, MARK_VARIABLE: order["mark"]},
+        file_actions=streams,
+        setsigmask=(),
+        setsigdef=IGNORED_HERE,
+    )
     try:
-        os.execvpe(argv[0], argv, os.environ)
-    except OSError as error:
-        os.write(2, f"Error finding {argv[0]}: {error.strerror}\n".encode(errors="replace"))
-    return CANNOT_START
+        return spawn(setsid=True)
+    except NotImplementedError:  # an older macOS; trees.py goes by groups there anyway
+        return spawn(setpgroup=0)
 
 
 def _open_to_append(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(path, APPENDING | os.O_CLOEXEC, 0o600)
 
 
 def _append(path: str, text: str) -> None:
