@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import re
+import sys
 import threading
 import time
 import weakref
@@ -21,6 +22,8 @@ from golem_magic.progress import JobView, as_html, as_text
 from golem_magic.progress.picture import bar_widths
 
 TESTS = Path(__file__).parent
+PYTHON_PATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+IMPORTS = "from fakes.fake_job import FakeJob\nfrom golem_magic.progress import JobView\n"
 
 
 def a_snapshot(**fields: Any) -> JobSnapshot:
@@ -308,18 +311,41 @@ def test_a_source_that_raises_shows_in_the_error_only() -> None:
     assert view._repr_mimebundle_() == {"text/plain": "JobView()"}
 
 
-# -- the view in a kernel, without a browser ----------------------------------
+def test_the_end_is_told_above_an_open_prompt(tmp_path: Path) -> None:
+    pexpect = pytest.importorskip("pexpect", reason="comes with IPython")
+    env = os.environ | {"PYTHONPATH": PYTHON_PATH, "IPYTHONDIR": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1"}
+    shell = pexpect.spawn(
+        sys.executable,
+        ["-m", "IPython", "--no-banner", "--colors=nocolor"],
+        env=env | {"TERM": "xterm"},
+        encoding="utf-8",
+        dimensions=(40, 160),
+        timeout=20,
+    )
+    try:
+        shell.expect(r"In \[1\]")
+        shell.sendline(
+            IMPORTS.replace("\n", "; ") + "job = FakeJob(8, task_s=0.5); JobView(job.snapshot).show();"
+        )
+        shell.expect(r"In \[2\]")
 
-SHOW = "from fakes.fake_job import FakeJob\nfrom golem_magic.progress import JobView\n"
+        shell.expect("finished, 8/8 done")
+
+        shell.expect(r"In \[2\]")  # drawn again, below
+    finally:
+        shell.close(force=True)
+
+
+# -- the view in a kernel, without a browser ----------------------------------
 
 
 def executed(tmp_path: Path, *cells: str) -> Any:
     """The notebook of these cells, run by nbclient."""
     from nbclient import NotebookClient
 
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    env = os.environ | {"PYTHONPATH": path, "IPYTHONDIR": str(tmp_path), "JUPYTER_PLATFORM_DIRS": "1"}
+    write_cells: Any = nbformat.v4  # untyped
+    notebook = write_cells.new_notebook(cells=[write_cells.new_code_cell(cell) for cell in cells])
+    env = os.environ | {"PYTHONPATH": PYTHON_PATH, "IPYTHONDIR": str(tmp_path), "JUPYTER_PLATFORM_DIRS": "1"}
     client = NotebookClient(notebook, timeout=60, store_widget_state=False)
     client.execute(env=env, cwd=str(tmp_path))
     return notebook
@@ -328,7 +354,7 @@ def executed(tmp_path: Path, *cells: str) -> Any:
 def test_a_headless_run_keeps_the_static_summary(tmp_path: Path) -> None:
     notebook = executed(
         tmp_path,
-        SHOW + "job = FakeJob(8, task_s=0.1, failing=[3])\n"
+        IMPORTS + "job = FakeJob(8, task_s=0.1, failing=[3])\n"
         "view = JobView(job.snapshot, cancel=job.cancel).show()",
         "print(len(list(job)))\nwhile not job.snapshot().state.is_final: pass\nview.refresh(); view.error",
     )
@@ -342,19 +368,21 @@ def test_a_headless_run_keeps_the_static_summary(tmp_path: Path) -> None:
 
 
 def test_without_ipywidgets_the_picture_is_replaced_in_place(tmp_path: Path) -> None:
+    # At the second look after a change, the picture of the first has been published.
     notebook = executed(
         tmp_path,
-        "import sys; sys.modules['ipywidgets'] = None\n" + SHOW + "job = FakeJob(8, task_s=0.5, queued_s=0)\n"
-        "view = JobView(job.snapshot, cancel=job.cancel).show()\nimport time\n"
-        "while job.snapshot().n_done < 4: time.sleep(0.01)\ntime.sleep(0.4)\nview.error",
+        "import sys, time; sys.modules['ipywidgets'] = None\n" + IMPORTS + "job = FakeJob(8, task_s=1)\n"
+        "def source(): seen.append(job.snapshot()); return seen[-1]\n"
+        "seen = []; view = JobView(source, cancel=job.cancel).show()\n"
+        "while len([past for past in seen if past.n_done == 4]) < 2: time.sleep(0.01)\n",
     )
 
     [shown] = notebook.cells[0].outputs
-    assert "running on 4 workers, 4/8 done" in shown.data["text/plain"]
+    assert "4/8 done" in shown.data["text/plain"]
     assert "widget" not in shown.data["text/html"]
 
 
 def test_a_quiet_view_leaves_no_output(tmp_path: Path) -> None:
-    notebook = executed(tmp_path, SHOW + "job = FakeJob(1)\nJobView(job.snapshot, quiet=True).show();")
+    notebook = executed(tmp_path, IMPORTS + "job = FakeJob(1)\nJobView(job.snapshot, quiet=True).show();")
 
     assert notebook.cells[0].outputs == []

@@ -9,7 +9,7 @@ from golem_magic.model import JobSnapshot, JobState
 
 LONGEST_TEXT = 300  # characters of one message; the picture stays small whatever a task says
 # Middle tones, to be seen on white and on black. Chosen by eye.
-COLOURS = {"done": "#43a047", "failed": "#e5484d", "running": "#1e88e5", "waiting": "#9a9a9a"}
+COLOURS = {"done": "#43a047", "failed": "#e5484d", "running": "#1e88e5", "waiting": "rgba(128,128,128,0.45)"}
 
 
 def as_text(snapshot: JobSnapshot) -> str:
@@ -24,7 +24,7 @@ def as_html(snapshot: JobSnapshot) -> str:
     table because that is what the sanitizers of untrusted notebooks let pass.
     """
     head = " &middot; ".join(map(_escaped, (_state(snapshot), _time(snapshot))))
-    label = f" {_escaped(snapshot.label)}" if snapshot.label else ""
+    label = f" &middot; {_escaped(snapshot.label)}" if snapshot.label else ""
     foot = f"job {_escaped(snapshot.job_id[:8])} &middot; {as_of()}"
     rows = [
         f"<b>{_escaped(snapshot.function)}</b>{label} &middot; {head}",

@@ -144,7 +144,7 @@ class TerminalLine:
 
     def draw(self, snapshot: JobSnapshot) -> None:
         """Redraw the line, unless somebody types: the prompt of IPython is there then."""
-        if not self._is_tty or _prompt_is_open():
+        if not self._is_tty or _open_prompt() is not None:
             return
         if snapshot.note and snapshot.note != self._note:
             self._write(f"\r\x1b[K{one_line(snapshot.note)}\n")
@@ -154,9 +154,15 @@ class TerminalLine:
 
     def end(self, snapshot: JobSnapshot) -> None:
         """Write the last line, once."""
-        if not self._is_over:
-            self._is_over = True
-            self._write(("\r\x1b[K" if self._is_tty else "") + as_text(snapshot) + "\n")
+        if self._is_over:
+            return
+        self._is_over = True
+        line = ("\r\x1b[K" if self._is_tty else "") + as_text(snapshot) + "\n"
+        prompt = _open_prompt() if self._is_tty else None
+        if prompt is None:
+            self._write(line)
+        else:
+            _above(prompt, lambda: self._write(line))
 
     def _write(self, text: str) -> None:
         if self._stream is not None:
@@ -164,11 +170,19 @@ class TerminalLine:
             self._stream.flush()
 
 
-def _prompt_is_open() -> bool:
+def _open_prompt() -> Any:
+    """IPython's prompt if it is waiting for input (a prompt_toolkit application), else None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     prompt = getattr(getattr(shell, "pt_app", None), "app", None)
-    return bool(getattr(prompt, "is_running", False))
+    return prompt if getattr(prompt, "is_running", False) else None
+
+
+def _above(prompt: Any, write: Callable[[], None]) -> None:
+    """Write while the prompt steps aside; it is drawn again below, with what was typed."""
+    from prompt_toolkit.application import run_in_terminal
+
+    prompt.loop.call_soon_threadsafe(lambda: run_in_terminal(write), context=prompt.context)
 
 
 def in_kernel() -> bool:

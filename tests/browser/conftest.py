@@ -2,25 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from browser.labdriver import Browser, LabServer, Notebook
+from browser.labdriver import Browser, LabServer, Notebook, write_notebook
 
 TESTS = Path(__file__).parents[1]
 SHOTS = TESTS.parent / "out"  # not under version control
 
-OpenNotebook = Callable[..., "Notebook"]
+OpenNotebook = Callable[..., Notebook]
 
 
 # Per module and not per session: Playwright keeps an event loop in this thread,
 # which other tests may want for themselves.
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["LabServer", "Browser"]]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LabServer, Browser]]:
     pytest.importorskip("playwright", reason="pip install playwright")
-    from browser.labdriver import Browser, LabServer
 
     folder = tmp_path_factory.mktemp("notebooks")
     with LabServer(folder, python_path=[TESTS.parent, TESTS]) as server, Browser() as browser:
@@ -28,16 +24,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["LabServer",
 
 
 @pytest.fixture
-def open_notebook(
-    lab: tuple["LabServer", "Browser"], request: pytest.FixtureRequest
-) -> Iterator[OpenNotebook]:
+def open_notebook(lab: tuple[LabServer, Browser], request: pytest.FixtureRequest) -> Iterator[OpenNotebook]:
     """``open_notebook(cell, cell, ...)``; a picture of each page stays in out/ when the test ends."""
-    from browser.labdriver import write_notebook
-
     server, browser = lab
     opened: list[Notebook] = []
 
-    def open_it(*cells: str, again: "Notebook | None" = None) -> "Notebook":
+    def open_it(*cells: str, again: Notebook | None = None) -> Notebook:
         path = again.path if again else server.root / f"{request.node.name}-{len(opened)}.ipynb"
         if not again:
             write_notebook(path, *cells)

@@ -27,11 +27,14 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import nbformat
-from playwright.sync_api import Locator, Page, sync_playwright
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+files: Any = nbformat  # its functions are untyped
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER_FLAGS = [
     "--no-sandbox",  # root has none; the page is our own
@@ -66,9 +69,9 @@ def find_browser() -> str | None:
 
 def write_notebook(path: Path, *cells: str) -> None:
     """Write a notebook of these code cells for the default kernel."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook = files.v4.new_notebook(cells=[files.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
+    files.write(notebook, path)
 
 
 class LabServer:
@@ -178,6 +181,8 @@ class Browser:
         self._size = size
 
     def __enter__(self) -> Self:
+        from playwright.sync_api import sync_playwright  # not needed to read this module
+
         self._playwright = sync_playwright().start()
         try:
             self._browser = self._playwright.chromium.launch(
@@ -192,7 +197,7 @@ class Browser:
         self._browser.close()
         self._playwright.stop()
 
-    def new_page(self) -> Page:
+    def new_page(self) -> "Page":
         """Open an empty page with a profile of its own."""
         width, height = self._size
         return self._browser.new_context(viewport={"width": width, "height": height}).new_page()
@@ -201,7 +206,7 @@ class Browser:
 class Notebook:
     """One open notebook; cells are numbered from 0."""
 
-    def __init__(self, page: Page, path: Path) -> None:
+    def __init__(self, page: "Page", path: Path) -> None:
         self.page = page
         self.path = path
 
@@ -251,7 +256,7 @@ class Notebook:
         """End the kernel; the page stays."""
         self.js("await panel.sessionContext.shutdown()")
 
-    def output(self, cell: int) -> Locator:
+    def output(self, cell: int) -> "Locator":
         """The cell's outputs in the page."""
         return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea")
 
@@ -274,7 +279,7 @@ class Notebook:
     def stored_outputs(self, cell: int) -> list[Any]:
         """Save, and read the cell's outputs back from the file."""
         self.js("await panel.context.save()")
-        outputs: list[Any] = nbformat.read(self.path, 4).cells[cell].outputs
+        outputs: list[Any] = files.read(self.path, 4).cells[cell].outputs
         return outputs
 
     def screenshot(self, path: Path) -> None:

@@ -1,28 +1,26 @@
 """The progress view as people meet it: in a real JupyterLab in a real browser."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
 from browser.conftest import SHOTS, OpenNotebook
-
-if TYPE_CHECKING:
-    from browser.labdriver import Notebook
+from browser.labdriver import Notebook, files
 
 pytestmark = pytest.mark.browser
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SHOW = """\
-from fakes.fake_job import FakeJob
-from golem_magic.progress import JobView
-job = FakeJob({job})
-view = JobView(job.snapshot, cancel=job.cancel).show()
+IMPORTS = "from fakes.fake_job import FakeJob\nfrom golem_magic.progress import JobView\n"
+SHOW = IMPORTS + "job = FakeJob({job})\nview = JobView(job.snapshot, cancel=job.cancel).show()"
+CANCEL_FAILS_ONCE = """\
+job = FakeJob(400, task_s=0.3)
+answers = [job.cancel, None]
+def cancel(): answers.pop()()
+view = JobView(job.snapshot, cancel=cancel).show()
 """
 BUSY = "import time\nwhile not job.snapshot().state.is_final: time.sleep(0.05)\nprint('waited')"
 
 
-def done_percent(notebook: "Notebook") -> float:
+def done_percent(notebook: Notebook) -> float:
     """How much of the bar its first part fills, as the browser has laid it out."""
     output = notebook.output(0)
     part, whole = output.locator("td").first.bounding_box(), output.locator("table").bounding_box()
@@ -73,6 +71,30 @@ def test_cancel_works_while_a_cell_waits(open_notebook: OpenNotebook) -> None:
     notebook.wait_until_idle()
 
 
+def test_a_cancel_that_fails_can_be_tried_again(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(IMPORTS + CANCEL_FAILS_ONCE)
+    notebook.run_all()
+
+    notebook.click("Cancel", cell=0)
+    notebook.click("Cancel (failed, try again)", cell=0)
+
+    notebook.wait_for_text("cancelled", cell=0)
+
+
+def test_a_page_that_was_away_shows_the_end(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(SHOW.format(job="n_tasks=8, task_s=0.5"), BUSY)
+    notebook.run(0)
+    [stored] = notebook.stored_outputs(0)
+    notebook.start(1)
+    notebook.close()  # the kernel goes on
+
+    again = open_notebook(again=notebook)
+
+    assert WIDGET in stored.data
+    again.wait_for_text("finished", cell=0)
+    assert again.output(0).get_by_role("button").count() == 0
+
+
 def test_a_reopened_notebook_shows_the_summary_without_its_kernel(open_notebook: OpenNotebook) -> None:
     notebook = open_notebook(SHOW.format(job="n_tasks=8, task_s=0.5, failing=[5]"))
     notebook.run_all()
@@ -97,6 +119,6 @@ def test_a_reopened_notebook_shows_the_summary_without_its_kernel(open_notebook:
 
 def change_by_hand(path: Path) -> None:
     """Make the file one that this server has not signed, like any file from elsewhere."""
-    notebook = nbformat.read(path, 4)
-    notebook.cells.append(nbformat.v4.new_markdown_cell("changed"))
-    nbformat.write(notebook, path)
+    notebook = files.read(path, 4)
+    notebook.cells.append(files.v4.new_markdown_cell("changed"))
+    files.write(notebook, path)

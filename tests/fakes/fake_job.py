@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from golem_magic.model import JobId, JobSnapshot, JobState
 
@@ -62,11 +64,14 @@ class FakeJob:
         """Squares in order, each as soon as it is there; ends early if the job does."""
         for index in range(self._now.n_tasks or 0):
             with self._changed:
-                self._changed.wait_for(lambda i=index: self._settled > i or self._now.state.is_final)
+                self._changed.wait_for(partial(self._is_past, index))
                 if self._settled <= index:
                     return
             if index not in self._failing:
                 yield index * index
+
+    def _is_past(self, index: int) -> bool:
+        return self._settled > index or self._now.state.is_final
 
     @property
     def _settled(self) -> int:
@@ -97,7 +102,7 @@ class FakeJob:
             first_failure=first_failure,
         )
 
-    def _change(self, **fields: object) -> None:
+    def _change(self, **fields: Any) -> None:
         with self._changed:
-            self._now = replace(self._now, **fields)  # type: ignore[arg-type] - names are those of the record
+            self._now = replace(self._now, **fields)
             self._changed.notify_all()
