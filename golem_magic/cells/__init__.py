@@ -4,6 +4,7 @@ from golem_magic.cells.functions import function_in_cell
 from golem_magic.cells.lines import (
     Command,
     MapLine,
+    command_words,
     expects_function,
     parse_cell_line,
     parse_command,
@@ -16,6 +17,7 @@ __all__ = [
     "LineOptions",
     "MapLine",
     "choices_of",
+    "command_words",
     "expects_function",
     "function_in_cell",
     "parse_cell_line",

@@ -129,6 +129,11 @@ def parse_command(line: str) -> Command:
             raise CellError(message)
 
 
+def command_words() -> list[str]:
+    """List the words that ``%golem`` knows."""
+    return list(_COMMANDS)
+
+
 def expects_function(text: str) -> bool:
     """Tell whether FUNCTION comes next in a line of ``%golem_map`` that so far says ``text``."""
     reader = _Reader(text, magic="%golem_map")
