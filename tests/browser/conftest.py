@@ -1,5 +1,6 @@
 """One JupyterLab and one browser for each module here; a notebook per test."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ OpenNotebook = Callable[..., Notebook]
 # which other tests may want for themselves.
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LabServer, Browser]]:
-    pytest.importorskip("playwright", reason="pip install playwright")
+    if "browser" not in os.environ.get("GOLEM_MAGIC_REQUIRE", "").split(","):
+        pytest.importorskip("playwright", reason="playwright is not installed; pip install playwright")
 
     folder = tmp_path_factory.mktemp("notebooks")
     with LabServer(folder, python_path=[TESTS.parent, TESTS]) as server, Browser() as browser:
