@@ -24,8 +24,7 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 OUTPUT_NAME = re.compile(rf"(?:{SAFE_ID.pattern})\.(?:out|err|log)\.txt")
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost"})
 MAX_BODY_BYTES = 1 << 30
-# An unwelcome body up to this length is read away, so that the connection can go on.
-MAX_DRAINED_BYTES = 1 << 16
+MAX_DRAINED_BYTES = 1 << 26
 PIECE_BYTES = 1 << 20
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -148,16 +147,17 @@ class Handler(BaseHTTPRequestHandler):
         password, host = self.headers.get(PASSWORD_HEADER), self.headers.get("Host", "")
         if self.server.allows(self.command, password, host):
             return
-        length = self.headers.get("Content-Length", "0")
-        if (
-            length.isdecimal()
-            and int(length) <= MAX_DRAINED_BYTES
-            and "Transfer-Encoding" not in self.headers
-        ):
-            self.rfile.read(int(length))
-        else:
-            self.close_connection = True
+        self._drain()
         raise Refused(403, "api key required in header")
+
+    def _drain(self) -> None:
+        """Read an unwelcome body away: closing on unread bytes would destroy the answer."""
+        length = self.headers.get("Content-Length", "0")
+        left = int(length) if length.isdecimal() and int(length) <= MAX_DRAINED_BYTES else 0
+        if (length != "0" and not left) or "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+        while left > 0 and (piece := self.rfile.read(min(PIECE_BYTES, left))):
+            left -= len(piece)
 
     def _route(self) -> None:
         path = self.path.partition("?")[0]
