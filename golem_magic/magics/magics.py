@@ -268,11 +268,11 @@ class GolemMagics(Magics):
     def _cancel(self, job: str) -> None:
         value = self._shell.user_ns.get(job)
         if _progress(value) is None:
-            self.client.cancel(job)
+            job_id = self.client.cancel(job)
         else:
             value.cancel()
-            job = f"{value.job_id[:8]} ({job})"
-        sys.stdout.write(f"job {job} is cancelled; finished results stay\n")
+            job_id = value.job_id
+        sys.stdout.write(f"job {job_id[:8]} is cancelled; results that are there stay\n")
 
 
 def load(shell: Shell, *, make_client: "Callable[[], Client] | None" = None) -> None:

@@ -102,8 +102,9 @@ class HereClient:
             raise JobError(f"{len(found)} jobs begin with {job}")
         return found[0]
 
-    def cancel(self, job: str) -> None:
+    def cancel(self, job: str) -> JobId:
         self.attach(job).cancel()
+        return self.attach(job).job_id
 
     def jobs(self) -> list[JobSnapshot]:
         return [results.progress for results in self.started]
@@ -519,8 +520,7 @@ def test_a_job_is_cancelled_by_id_or_by_variable(
 
     assert [results.progress.state for results in client.started] == [JobState.CANCELLED] * 2
     said = capsys.readouterr().out
-    assert f"job {ids[0][:8]} (first) is cancelled" in said
-    assert f"job {ids[1]} is cancelled" in said
+    assert [f"job {job_id[:8]} is cancelled" in said for job_id in ids] == [True, True]
 
 
 # --- what is shown ---

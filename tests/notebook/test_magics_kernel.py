@@ -1,0 +1,229 @@
+"""The magics in a real kernel: replies, tracebacks, interrupts, loading at its start, whole maps."""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from jupyter_client.manager import KernelManager
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60  # far more than anything here takes, also on a busy machine
+Kernel: TypeAlias = "KernelSession"
+
+
+@dataclass
+class Done:
+    """What came of a cell."""
+
+    status: str
+    text: str = ""
+    data: list[dict[str, str]] = field(default_factory=list)
+
+
+class KernelSession:
+    """A running kernel and one client connected to it."""
+
+    def __init__(self, manager: Any, client: Any) -> None:
+        self._manager, self._client = manager, client
+
+    def run(self, cell: str, *, interrupt_when: str | None = None) -> Done:
+        """Run a cell to its end and collect what it shows, without colours.
+
+        Args:
+            cell: What to run.
+            interrupt_when: Press the stop button, once, when this text has been shown.
+        """
+        done = Done("")
+        pressed: list[str] = []
+
+        def hear(message: dict[str, Any]) -> None:
+            kind, content = message["header"]["msg_type"], message["content"]
+            if kind == "stream":
+                done.text += content["text"]
+            elif kind == "error":
+                done.text += "\n".join(content["traceback"])
+            elif kind in ("display_data", "execute_result", "update_display_data"):
+                done.data.append(content["data"])
+            if interrupt_when is not None and interrupt_when in done.text and not pressed:
+                pressed.append(interrupt_when)
+                os.killpg(self._manager.provisioner.pgid, signal.SIGINT)  # what interrupt_kernel does
+
+        reply = self._client.execute_interactive(cell, output_hook=hear, timeout=DEADLINE_S)
+        done.status = reply["content"]["status"]
+        return done
+
+    def value(self, expression: str) -> str:
+        """Give the repr of an expression."""
+        reply = self._client.execute_interactive(
+            "", user_expressions={"value": expression}, output_hook=lambda _: None, timeout=DEADLINE_S
+        )
+        value = reply["content"]["user_expressions"]["value"]
+        return str(value["data"]["text/plain"]) if value["status"] == "ok" else str(value)
+
+    def complete(self, text: str) -> list[str]:
+        """Give the completions of a text."""
+        reply = self._client.complete(text, reply=True, timeout=DEADLINE_S)
+        return list(reply["content"]["matches"])
+
+
+@contextlib.contextmanager
+def started_kernel(folder: Path) -> Iterator[Kernel]:
+    manager: Any = KernelManager(kernel_name="python3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        # No line break in it, unlike the common fixture's: masters refuse those in commands.
+        patch.setenv("GOLEM_MAGIC_SHARE", str(folder / "a share's folder"))
+        options = ["--InteractiveShell.colors=nocolor", "--HistoryManager.enabled=False"]
+        manager.start_kernel(extra_arguments=options)
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=DEADLINE_S)
+        yield KernelSession(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.context.destroy()
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, state_dir: Path) -> Iterator[Kernel]:
+    """A kernel that reads our configuration file as an installed one would, and a world of its own."""
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    shutil.copy(ROOT / "jupyter-config/ipython_kernel_config.json", profile)
+    with started_kernel(tmp_path) as kernel:
+        yield kernel
+
+
+def test_the_magics_are_there_without_loading_and_help_and_complete(kernel: Kernel) -> None:
+    assert kernel.value("'golem_magic' in get_ipython().extension_manager.loaded") == "True"
+    assert kernel.value("'requests' in __import__('sys').modules") == "False"
+
+    kernel.run("def my_function(x): return x")
+
+    assert kernel.complete("%golem_map my_fun") == ["my_function"]
+    assert kernel.complete("r = %golem_map my_function my_xs --on-error sk") == ["skip"]
+    assert "already loaded" in kernel.run("%load_ext golem_magic").text
+
+
+def test_a_mistake_stops_a_run_of_all_cells_with_one_line(kernel: Kernel) -> None:
+    for cell in ("%%golemize -o 1x [1]\ndef f(x): return x", "%golem_map f", "%golem nope"):
+        done = kernel.run(cell)
+
+        assert done.status == "error"
+        assert done.text.startswith("UsageError: ")
+        assert done.text.count("\n") == 1
+        assert done.data == []
+
+
+def test_an_error_in_the_cell_is_shown_once_with_the_notebooks_line(kernel: Kernel) -> None:
+    kernel.run("pass")
+
+    failed = kernel.run("%%golemize [1]\n\ndef f(x):\n    return 1 / x\n\nf(0)")
+    broken = kernel.run("%%golemize [1]\ndef f(x):\n    return x x")
+
+    assert (failed.status, broken.status) == ("error", "error")
+    assert failed.text.count("ZeroDivisionError: division by zero") == 1
+    assert "line 6" in failed.text
+    assert "line 4, in f(x)" in failed.text
+    assert "golem_magic" not in failed.text
+    assert broken.text.count("SyntaxError") == 1
+    assert "line 3" in broken.text
+    assert "Traceback" not in broken.text
+
+
+def test_a_cell_becomes_a_job(kernel: Kernel) -> None:
+    cell = "offset = 5\ndef square(x, offset):\n    return x * x + offset"
+    done = kernel.run(f"%%golemize -o squares -c offset range(20)\n{cell}")
+
+    assert (done.status, done.text) == ("ok", "")
+    assert "square" in done.data[0]["text/plain"]
+    assert kernel.value("list(squares) == [x * x + 5 for x in range(20)]") == "True"
+    assert kernel.value("square(2, 1)") == "5"
+
+
+def test_a_line_becomes_a_job_and_its_results_are_a_value(kernel: Kernel) -> None:
+    assert kernel.run("%golem_map -o out (lambda x: x + 1) [x**2 for x in range(9) if x % 2]").status == "ok"
+    assert kernel.value("list(out)") == "[2, 10, 26, 50]"
+    assert kernel.run("r = %golem_map divmod zip([7, 8], [2, 3]) --star --wait").status == "ok"
+    assert kernel.value("list(r)") == "[(3, 1), (2, 2)]"
+
+
+def test_a_mappable_function_goes_to_the_engine(kernel: Kernel) -> None:
+    kernel.run("%%golemize\ndef fact(n):\n    return n * fact(n - 1) if n else 1")
+
+    assert kernel.value("fact(5)") == "120"
+    assert kernel.value("list(fact.map(range(5)))") == "[1, 1, 2, 6, 24]"
+
+
+def test_what_a_task_raises_shows_its_remote_lines(kernel: Kernel) -> None:
+    kernel.run("%%golemize -o out [1, 0]\ndef inverse(x):\n    return 1 / x")
+
+    done = kernel.run("list(out)")
+
+    assert done.status == "error"
+    assert "ZeroDivisionError" in done.text
+    assert "return 1 / x" in done.text
+    assert "in inverse" in done.text
+
+
+def test_an_interrupt_stops_waiting_and_nothing_else(kernel: Kernel, tmp_path: Path) -> None:
+    flag = tmp_path / "go"
+    kernel.run(
+        f"%%golemize -o out [1]\nimport os, time\ndef slow(x):\n"
+        f"    while not os.path.exists({str(flag)!r}): time.sleep(0.01)\n    return x"
+    )
+
+    done = kernel.run(
+        "import threading\nthreading.Timer(0.5, lambda: print('the bell', flush=True)).start()\n"
+        "%golem_map slow [2] -o second --wait",
+        interrupt_when="the bell",
+    )
+    flag.touch()
+
+    job = kernel.value("second.job_id[:8]").strip("'")
+    assert f"stopped waiting; job {job} goes on - cancel it with %golem cancel {job}" in done.text
+    assert kernel.value("list(out) + list(second)") == "[1, 2]"
+
+
+def test_a_job_is_listed_cancelled_and_attached(kernel: Kernel) -> None:
+    kernel.run("%%golemize -o out [1, 2, 3] --label naps\nimport time\ndef nap(x):\n    time.sleep(600)")
+    job = kernel.value("out.job_id[:8]").strip("'")
+
+    listed = kernel.run("%golem jobs").text
+    cancelled = kernel.run("%golem cancel out")
+    attached = kernel.run(f"%golem attach {job} -o again")
+
+    assert [line.split()[:3] for line in listed.splitlines()][1] == [job, "nap", "naps"]
+    assert (cancelled.status, attached.status) == ("ok", "ok")
+    assert kernel.value("again.wait(30), again.progress.state.value") == "(True, 'cancelled')"
+
+
+def test_a_job_outlives_its_kernel(tmp_path: Path, state_dir: Path) -> None:
+    with started_kernel(tmp_path) as kernel:
+        kernel.run("%load_ext golem_magic")
+        kernel.run("%%golemize -o out range(5)\ndef square(x):\n    return x * x")
+        job = kernel.value("out.job_id").strip("'")
+
+    with started_kernel(tmp_path) as kernel:
+        kernel.run("%load_ext golem_magic")
+        kernel.run(f"%golem attach {job[:10]} -o out")
+
+        assert kernel.value("list(out)") == "[0, 1, 4, 9, 16]"
+
+
+@pytest.mark.parametrize("engine", ["golem", "nowhere"])
+def test_an_engine_that_is_not_set_up_is_told_in_one_line(kernel: Kernel, engine: str) -> None:
+    done = kernel.run(f"%golem_map abs [-1] --engine {engine}")
+
+    assert done.status == "error"
+    assert done.text.startswith("UsageError: ")
+    assert engine in done.text
