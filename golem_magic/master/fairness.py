@@ -1,7 +1,13 @@
-"""Which running workers should make room for jobs that wait (pure)."""
+"""Which running workers should make room for jobs that wait (pure).
 
-from collections.abc import Collection
-from dataclasses import dataclass
+Workers hold their slots until their job ends, so without this the first job would have the
+machine to itself. Slots come free by themselves where tasks are ordinary commands; those are
+never asked. Shares are counted per :attr:`Job.group`: a map whose workers made room places
+them anew, and must not gain by that.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from golem_magic.master.jobs import Job, Task
 
@@ -9,19 +15,26 @@ MIN_TURN_S = 1.0  # chosen by feel: long against the start of a worker, short fo
 
 
 @dataclass(slots=True, eq=False)
-class _Holding:
-    """How many slots a job has, or will have once those that are leaving have left."""
+class _Share:
+    """What one group holds, and wants.
 
-    job: Job
-    n_slots: int
+    Attributes:
+        staying: Its running tasks that have not been asked to leave.
+        n_wanted: Its waiting tasks.
+        n_coming: Slots it is about to get.
+    """
+
+    staying: list[Task] = field(default_factory=list)
+    n_wanted: int = 0
+    n_coming: int = 0
+
+    @property
+    def n_slots(self) -> int:
+        return len(self.staying) + self.n_coming
 
 
 def choose_leavers(jobs: Collection[Job], *, n_slots: int, now_s: float) -> list[Task]:
-    """Name the workers to be asked to leave, so that jobs share the slots evenly.
-
-    Workers hold their slots until their job ends, so without this the first job would have
-    the machine to itself. Slots come free by themselves where tasks are ordinary commands;
-    those are never asked.
+    """Name the workers to be asked to leave, so that groups of jobs share the slots evenly.
 
     Args:
         jobs: All jobs that run or wait.
@@ -29,37 +42,43 @@ def choose_leavers(jobs: Collection[Job], *, n_slots: int, now_s: float) -> list
         now_s: On the clock of :attr:`Task.begun_s`.
 
     Returns:
-        Workers, longest running first, none of which was asked before.
+        Workers, the longest running of each group first, none of which was asked before.
     """
-    n_leaving = sum(task.is_leaving for job in jobs for task in job.running.values())
-    n_running = sum(len(job.running) for job in jobs)
-    n_free = n_slots - n_running + n_leaving
-    waiting = [_Holding(job, len(job.running)) for job in jobs if job.has_waiting]
-    if not waiting or n_free < 0:
-        return []
-    for _ in range(n_free):
-        min(waiting, key=lambda holding: holding.n_slots).n_slots += 1
+    shares = _shares(jobs)
+    n_free = n_slots - sum(len(share.staying) for share in shares)
     leavers: list[Task] = []
-    while (leaver := _next_leaver(jobs, waiting, leavers, now_s)) is not None:
-        leavers.append(leaver)
-        min(waiting, key=lambda holding: holding.n_slots).n_slots += 1
+    while poorest := _poorest(shares):
+        if n_free > 0:  # also the slots of those who are leaving already
+            n_free -= 1
+        elif n_free == 0 and (leaver := _next_leaver(shares, poorest, now_s)):
+            leavers.append(leaver)
+        else:
+            break
+        poorest.n_coming += 1
     return leavers
 
 
-def _next_leaver(
-    jobs: Collection[Job], waiting: list[_Holding], chosen: list[Task], now_s: float
-) -> Task | None:
-    poorest = min(waiting, key=lambda holding: holding.n_slots)
-    staying = {
-        job: [task for task in job.running.values() if not task.is_leaving and task not in chosen]
-        for job in jobs
-        if job is not poorest.job
-    }
-    richest = max(staying, key=lambda job: len(staying[job]), default=None)
-    if richest is None:
+def _shares(jobs: Iterable[Job]) -> list[_Share]:
+    shares: dict[tuple[str, ...], _Share] = {}
+    for job in jobs:
+        share = shares.setdefault(job.group, _Share())
+        share.staying += [task for task in job.running.values() if not task.is_leaving]
+        share.n_wanted += job.n_waiting
+    return list(shares.values())
+
+
+def _poorest(shares: Iterable[_Share]) -> _Share | None:
+    wanting = (share for share in shares if share.n_coming < share.n_wanted)
+    return min(wanting, key=lambda share: share.n_slots, default=None)
+
+
+def _next_leaver(shares: Iterable[_Share], poorest: _Share, now_s: float) -> Task | None:
+    """Take the eldest worker of the richest group, if that is really better off."""
+    richest = max(shares, key=lambda share: share.n_slots)
+    lead = richest.n_slots - poorest.n_slots
+    ripe = [task for task in richest.staying if task.is_worker and now_s - task.begun_s >= MIN_TURN_S]
+    if not ripe or lead < (1 if poorest.n_slots == 0 else 2):
         return None
-    lead = len(staying[richest]) - poorest.n_slots
-    if lead < (1 if poorest.n_slots == 0 else 2):
-        return None
-    ripe = [task for task in staying[richest] if task.is_worker and now_s - task.begun_s >= MIN_TURN_S]
-    return min(ripe, key=lambda task: task.begun_s, default=None)
+    leaver = min(ripe, key=lambda task: task.begun_s)
+    richest.staying.remove(leaver)
+    return leaver

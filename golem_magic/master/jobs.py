@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+PLACEMENT = "golemize"  # the type that our client gives to the jobs which place its workers
+
 
 class Refused(Exception):  # noqa: N818 - an answer to a request, not a fault of ours
     """A request that is answered with an error status and one line of text."""
@@ -85,7 +87,21 @@ class Job:
     @property
     def has_waiting(self) -> bool:
         """Whether there is a task to hand out."""
-        return not self.is_stopped and self._n_taken < self.total
+        return self.n_waiting > 0
+
+    @property
+    def n_waiting(self) -> int:
+        """Tasks still to be handed out."""
+        return 0 if self.is_stopped else self.total - self._n_taken
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Jobs of one group count as one where slots are shared.
+
+        The placements of one map are such jobs: their command lines differ in the last
+        argument only, the number of their first worker.
+        """
+        return self.lines[0].args[:-1] if self.kind == PLACEMENT and self.lines else (self.job_id,)
 
     @property
     def n_alive(self) -> int:

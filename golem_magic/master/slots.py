@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -232,10 +232,11 @@ class Slots:
         return bool(self._waiting)
 
     def _hand_out(self) -> None:
-        """Give free slots to the waiting jobs: the one that runs least first, in turn among equals."""
+        """Give free slots to the waiting jobs: the group that runs least first, in turn among equals."""
         while self._can_start and self.n_running < self.n_slots and self._has_waiting():
+            n_held = Counter(task.job.group for task in self._running.values())
             ready = (job for job in self._waiting if job.has_waiting)
-            job = min(ready, key=lambda job: len(job.running))
+            job = min(ready, key=lambda job: n_held[job.group])
             self._waiting.remove(job)
             self._waiting.append(job)
             self._begin(job.take(next(self._keys), self._clock.now()))

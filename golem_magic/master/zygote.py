@@ -157,6 +157,7 @@ def _warm_up() -> None:
     for module in pkgutil.iter_modules(golem_magic.worker.__path__, "golem_magic.worker."):
         if not module.name.endswith(".__main__"):
             importlib.import_module(module.name)
+    own_arguments(("", "", ""))  # now it remembers the code that is loaded, before files can change
     gc.disable()
     gc.collect()
     gc.freeze()
