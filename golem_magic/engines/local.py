@@ -42,6 +42,12 @@ from golem_magic.master.__main__ import main
 sys.exit(main())
 """
 MASTER = (sys.executable, "-P", "-c", BOOT, str(ROOT))
+COUNT_CPUS = """
+import sys
+sys.path.append(sys.argv[1])
+from golem_magic.master.cpus import usable_cpus
+sys.stdout.write(str(usable_cpus()))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +243,7 @@ class LocalEngine:
 
     def _usable_cpus(self) -> int:
         """Ask the master's own code, in a process, what its default would be."""
-        command = [*MASTER, "--print-slots"]
+        command = [sys.executable, "-P", "-c", COUNT_CPUS, str(ROOT)]
         try:
             answer = subprocess.run(
                 command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=True

@@ -53,13 +53,7 @@ class Alarm:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the master, or see that one runs; the exit code is 0 in both cases."""
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if options.print_slots:
-        sys.stdout.write(f"{usable_cpus()}\n")
-        return 0
-    if options.state is None:
-        parser.error("--state DIR is needed")
+    options = _parser().parse_args(argv)
     try:
         state = StateFolder(Path(options.state).absolute())
         tell_ready = _detach(state.log) if options.detach else _tell_terminal
@@ -152,7 +146,7 @@ def _stay(alarm: Alarm, slots: Slots, clients: Clients, server: MasterServer) ->
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m golem_magic.master", description=__doc__)
-    parser.add_argument("--state", metavar="DIR", help="folder of its address, log and output")
+    parser.add_argument("--state", metavar="DIR", required=True, help="folder of its address, log and output")
     parser.add_argument("--slots", metavar="N", type=int, help="tasks at once (default: usable CPUs)")
     parser.add_argument("--port", metavar="P", type=int, default=0, help="default: any free one")
     parser.add_argument("--open-reads", action="store_true", help="reading needs no password")
@@ -164,7 +158,6 @@ def _parser() -> argparse.ArgumentParser:
         help="stay so long without clients and unfinished jobs; inf: for ever (default: 3)",
     )
     parser.add_argument("--detach", action="store_true", help="return when it answers; it runs on")
-    parser.add_argument("--print-slots", action="store_true", help="print the usable CPUs, start nothing")
     return parser
 
 
