@@ -100,6 +100,25 @@ class MapOptions:
     unordered: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A round: tasks ``[start, end)`` cut into slots of ``length`` tasks, the last one maybe shorter."""
+
+    start: int
+    length: int
+    slots: int
+    end: int
+
+    def slot(self, number: int) -> tuple[int, int] | None:
+        """Give the range of a slot, or None if it lies behind the end."""
+        first = self.start + number * self.length
+        return (first, min(first + self.length, self.end)) if first < self.end else None
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Give all ranges, in order."""
+        return [(a, min(a + self.length, self.end)) for a in range(self.start, self.end, self.length)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """The outcome of a task that gave no value.

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "cells": "errors",
     "inputs": "errors model",
     "payload": "errors model",
-    "share": "errors model",
+    "share": "errors model pacing payload",
     "worker": "clock errors model pacing payload share",
     "master": "clock errors model worker",
     "engines": "clock errors model",

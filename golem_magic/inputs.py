@@ -1,0 +1,54 @@
+"""Anything people map over, drawn once, in order, in blocks of a good size."""
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from golem_magic.errors import PayloadError
+
+BLOCK_BYTES = 1 << 20
+MOST_INPUTS = 8192
+PATIENCE_S = 0.02  # a slow source delivers what it has, so that workers can start
+
+
+class Drawer:
+    """Draws blocks: the first one holds one input and teaches the size of the next.
+
+    Attributes:
+        error: What the source raised, if it did; the inputs end there.
+    """
+
+    def __init__(self, inputs: Iterable[Any]) -> None:
+        try:
+            self._source: Iterator[Any] = iter(inputs)
+        except TypeError as error:
+            message = (
+                f"inputs of type {type(inputs).__name__} cannot be iterated over: give a list or a generator"
+            )
+            raise PayloadError(message) from error
+        self._most = 1
+        self.error: Exception | None = None
+        self._is_over = False
+
+    def next_block(self) -> list[Any]:
+        """The next inputs; empty when there are no more."""
+        block: list[Any] = []
+        step, began = 1, time.monotonic()
+        while not self._is_over and len(block) < self._most and time.monotonic() - began < PATIENCE_S:
+            wanted = min(step, self._most - len(block))
+            before = len(block)
+            try:
+                block.extend(islice(self._source, wanted))  # keeps what came before an exception
+            except Exception as error:  # noqa: BLE001 - raised again where the reader gets to its place
+                self.error = error
+                self._is_over = True
+            if len(block) - before < wanted:
+                self._is_over = True
+            step *= 8
+        return block
+
+    def learn(self, n_bytes: int, count: int) -> None:
+        """Size the next block by what the last one took, so that memory stays flat."""
+        mean = max(1.0, n_bytes / count)
+        self._most = max(1, min(MOST_INPUTS, int(BLOCK_BYTES / mean)))

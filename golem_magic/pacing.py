@@ -1,0 +1,135 @@
+"""How long the next lease is and how rests are divided: pure rules, shared by all workers of a job.
+
+Theory. Workers cut the inputs into *rounds* of equal *slots*; whoever opens a
+round decides its length for everybody. Short leases give early results and an
+even end, long ones hide the cost of the share, so the length aims at a busy
+time that is a multiple of what the share costs, grows at most fourfold from
+round to round (the first rounds teach the rate), and shrinks near the end.
+Figures and alternatives: docs/decisions/0001-leases-on-the-share.md.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from golem_magic.model import Head
+
+TARGET_S = 0.05  # busy time of a lease on a share that costs nothing; measured, see decision 0001
+CROWD = 8  # up to this many workers the server's capacity is no concern
+LEASE_BYTES = 4 << 20  # outcomes of one lease, so that a reader and a kill cost little
+MOST_TURNS = 64  # slots per worker in one round, when a slot is much shorter than the target
+MOST_PARTS = 16  # a rest is divided among at most so many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What a worker has measured, all in seconds unless named otherwise.
+
+    Attributes:
+        task_s: Time per task of its last lease, None before the first.
+        share_s: Claim and publication of one lease, smoothed.
+        outcome_bytes: Size of one published outcome, in bytes, 0 if unknown.
+        age_s: Since this worker started.
+    """
+
+    task_s: float | None = None
+    share_s: float = 0.0005
+    outcome_bytes: float = 0.0
+    age_s: float = 0.0
+
+
+def target_s(pace: Pace, workers: int) -> float:
+    """Busy time that a lease should have, in seconds."""
+    crowd = 0.02 * workers if workers > CROWD else 0.0
+    return max(TARGET_S, 20 * pace.share_s, crowd, pace.age_s / 20)
+
+
+def next_length(pace: Pace, *, previous: int, remaining: int, slots: int, workers: int) -> int:
+    """Choose how many tasks each slot of the next round holds.
+
+    Args:
+        pace: What the worker that opens the round has measured.
+        previous: Length of the round before, 0 for none.
+        remaining: Tasks drawn and not yet in any round, >= 1.
+        slots: Slots the round will have, >= 1.
+        workers: Workers planned for the job, >= 1.
+
+    Returns:
+        A length in tasks, >= 1. Before any measurement 1, so that the first
+        tasks return early and teach the rate.
+
+    Example:
+        >>> next_length(Pace(), previous=0, remaining=1000, slots=2, workers=2)
+        1
+        >>> next_length(Pace(task_s=0.001), previous=40, remaining=10**6, slots=2, workers=2)
+        50
+        >>> next_length(Pace(task_s=0.001), previous=40, remaining=40, slots=2, workers=2)
+        10
+    """
+    if pace.task_s is None:
+        return 1
+    task_s = max(pace.task_s, 1e-8)
+    crowd = 0.005 * workers if workers > CROWD else 0.0
+    shortest = max(10 * pace.share_s, crowd) / task_s  # shorter would cost more than it evens out
+    wanted = min(4 * max(previous, 1), target_s(pace, workers) / task_s)
+    wanted = min(wanted, max(remaining / (2 * slots), shortest))
+    if pace.outcome_bytes:
+        wanted = min(wanted, LEASE_BYTES / pace.outcome_bytes)
+    return max(1, min(int(wanted), -(-remaining // slots)))
+
+
+def open_round(
+    pace: Pace, *, previous: Head | None, staged: int, slots: int, workers: int, chunk_size: int | None
+) -> Head | None:
+    """Propose the round after ``previous``; None while no further task is staged.
+
+    With a fixed ``chunk_size``, or where outcomes are large, a slot may be far
+    shorter than the target: then each worker gets several slots in a row, so
+    that rounds do not outnumber what a listing can bear.
+    """
+    start = previous.end if previous else 0
+    remaining = staged - start
+    if remaining <= 0:
+        return None
+    before = previous.length if previous else 0
+    length = chunk_size or next_length(
+        pace, previous=before, remaining=remaining, slots=slots, workers=workers
+    )
+    if pace.task_s is not None:
+        turns = int(target_s(pace, workers) / (max(pace.task_s, 1e-8) * length))
+        slots *= max(1, min(turns, MOST_TURNS, remaining // (4 * slots * length)))
+    return Head(start, length, slots, min(staged, start + length * slots))
+
+
+def stride(slots: int) -> int:
+    """A step that visits every slot once and spreads few workers evenly.
+
+    Example:
+        >>> stride(1), stride(2), stride(10)
+        (1, 1, 7)
+    """
+    step = max(1, int(slots * 0.6180339887))
+    while math.gcd(step, slots) > 1:
+        step += 1
+    return step
+
+
+def divide(start: int, end: int, workers: int) -> list[tuple[int, int]]:
+    """Cut ``[start, end)`` into a few nearly equal parts, the same whoever computes them.
+
+    Example:
+        >>> divide(0, 10, 1)
+        [(0, 5), (5, 10)]
+        >>> divide(3, 3, 2)
+        []
+    """
+    if start >= end:
+        return []
+    parts = min(end - start, 2 * workers, MOST_PARTS)
+    cuts = [start + (end - start) * i // parts for i in range(parts + 1)]
+    return list(itertools.pairwise(cuts))
+
+
+def patience_s(pace: Pace, workers: int) -> float:
+    """How long a worker without work waits for an offer before it leaves, in seconds."""
+    return min(60.0, 4 * target_s(pace, workers))

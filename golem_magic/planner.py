@@ -1,0 +1,144 @@
+"""Every decision of the client about a running job; pure: no file, clock, thread or engine.
+
+The dispatcher looks, asks :func:`plan`, and acts. All actions may be repeated
+and are derived from what was seen, so two dispatchers of one job do no harm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from golem_magic.model import JobState, NativeId, PlacementState, PlacementStatus
+
+SETTLE_S = 0.3  # free work must lie about so long before more workers are asked for
+PATIENCE_S = {
+    False: 5.0,
+    True: 120.0,
+}  # with an engine in trouble: before and after it first accepted workers
+MOST_BAD_PLACEMENTS = 3  # in a row, without any outcome in between
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilentLease:
+    """A lease that is neither finished nor closed.
+
+    Attributes:
+        name: Round and range, as the share names it.
+        silent_s: Seconds without a new entry and without a beat that names it.
+        worker_ended: The engine says that its worker's whole placement has ended.
+        is_deadly: It covers one task whose worker was lost often enough.
+    """
+
+    name: str
+    silent_s: float
+    worker_ended: bool
+    is_deadly: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one look found.
+
+    Attributes:
+        n_tasks: Number of tasks, None while inputs are being staged.
+        n_free: Leases or tasks nobody holds, as far as is known (0 is none).
+        free_s: For how long there have been some without a break.
+        trouble_s: Seconds since the engine last answered, 0 if it did.
+        refused: The engine refused for good.
+        n_bad: Placements in a row that ended badly without an outcome in between.
+        may_place: This client is the one that places workers.
+    """
+
+    n_tasks: int | None
+    n_staged: int
+    n_outcomes: int
+    n_free: int
+    free_s: float
+    leases: Sequence[SilentLease]
+    lease_s: float
+    placements: Mapping[NativeId, PlacementStatus]
+    workers: int
+    trouble_s: float = 0.0
+    refused: bool = False
+    n_bad: int = 0
+    is_cancelled: bool = False
+    may_place: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Ask the engine for so many workers."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Take a lease away from a worker that is lost."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condemn:
+    """Give the one task of this lease the outcome "its worker died"."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The job is over."""
+
+    state: JobState
+
+
+Action = Place | Close | Condemn | Finish
+
+
+def plan(seen: Seen) -> list[Action]:
+    """Decide what to do now."""
+    if seen.n_tasks is not None and seen.n_outcomes >= seen.n_tasks:
+        return [Finish(JobState.DONE)]
+    if seen.is_cancelled:
+        over = all(_is_lost(lease, seen.lease_s) for lease in seen.leases)
+        return [Finish(JobState.CANCELLED)] if over else []
+    healing: list[Action] = [
+        Condemn(lease.name) if lease.is_deadly else Close(lease.name)
+        for lease in seen.leases
+        if _is_lost(lease, seen.lease_s)
+    ]
+    if _has_failed(seen):
+        return [*healing, Finish(JobState.FAILED)]
+    missing = _missing_workers(seen)
+    return [*healing, Place(missing)] if missing else healing
+
+
+def n_alive(placements: Mapping[NativeId, PlacementStatus]) -> int:
+    """Workers that run or are still to come, by the engine's word."""
+    return sum(
+        status.n_workers - status.n_ended
+        for status in placements.values()
+        if status.state in (PlacementState.PENDING, PlacementState.RUNNING)
+    )
+
+
+def _is_lost(lease: SilentLease, lease_s: float) -> bool:
+    return lease.worker_ended or lease.silent_s > lease_s
+
+
+def _missing_workers(seen: Seen) -> int:
+    if not seen.may_place or not seen.n_free:
+        return 0
+    if seen.placements and seen.free_s < SETTLE_S:
+        return 0
+    return max(0, min(seen.workers - n_alive(seen.placements), seen.n_free))
+
+
+def _has_failed(seen: Seen) -> bool:
+    """Nothing runs and nothing can be placed any more."""
+    if not seen.may_place or (n_alive(seen.placements) and not seen.refused):
+        return False
+    if any(not _is_lost(lease, seen.lease_s) for lease in seen.leases):
+        return False
+    out_of_patience = seen.trouble_s > PATIENCE_S[bool(seen.placements)]
+    return seen.refused or out_of_patience or seen.n_bad >= MOST_BAD_PLACEMENTS

@@ -1,0 +1,283 @@
+"""The user's one object: results in input order while the job runs, by index, or as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, overload
+
+from golem_magic import outcomes
+from golem_magic.dispatcher import Dispatcher
+from golem_magic.errors import ExecutionFailure, GolemMagicError, JobCancelled
+from golem_magic.model import Failure, JobId, JobSnapshot, JobState, OnError
+from golem_magic.share import outcome_files
+from golem_magic.share.layout import Done
+
+MISSING = object()
+
+
+class Results:
+    """A lazy, ordered sequence of what the tasks gave.
+
+    Nothing is computed or loaded before it is asked for, and nothing is kept
+    after it was handed out: each ``iter()`` starts at the beginning and reads
+    from the share again. ``next(results)`` has a position of its own. A task's
+    exception is raised at its place; iteration can go on after it.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        on_error: OnError = "raise",
+        unordered: bool = False,
+        source_error: Exception | None = None,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._on_error = on_error
+        self._unordered = unordered
+        self._source_error = source_error
+        self._own: ResultIterator | None = None
+        self._cached: tuple[Done, list[Any]] | None = None
+
+    @property
+    def job_id(self) -> JobId:
+        """The job's id; ``golem_magic.attach(job_id)`` finds it again from anywhere."""
+        return self._dispatcher.manifest.job_id
+
+    @property
+    def progress(self) -> JobSnapshot:
+        """The newest picture of the job."""
+        return self._dispatcher.snapshot()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the job is over or ``timeout`` seconds have passed; tell whether it is over."""
+        self._dispatcher.wait(lambda: False, timeout)
+        return self.progress.state.is_final
+
+    def cancel(self) -> None:
+        """End the job; results that are there stay readable. Doing it twice is harmless.
+
+        Raises:
+            ShareError: The workers could not be told.
+        """
+        self._dispatcher.cancel()
+
+    def to_list(self) -> list[Any]:
+        """All results, waiting for them."""
+        return list(self)
+
+    def errors(self) -> dict[int, BaseException]:
+        """The exceptions of the tasks that have failed so far, by task index."""
+        found: dict[int, BaseException] = {}
+        for entry in sorted(self._dispatcher.book.order):
+            if entry.failed:
+                for position, outcome in enumerate(outcome_files.read(self._dispatcher.paths, entry)):
+                    if type(outcome) is Failure:
+                        index = entry.start + position
+                        found[index] = outcomes.rebuild(outcome, index)
+        return found
+
+    def as_completed(self) -> Iterator[tuple[int, Any]]:
+        """Pairs of task index and result in the order in which they come; errors as ``on_error`` says."""
+        return CompletionIterator(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        return _Values(CompletionIterator(self)) if self._unordered else ResultIterator(self)
+
+    def __next__(self) -> Any:
+        if self._own is None:
+            self._own = ResultIterator(self)
+        return next(self._own)
+
+    def __len__(self) -> int:
+        n_tasks = self._dispatcher.n_tasks
+        if n_tasks is None:
+            message = f"job {self.job_id[:8]} is still drawing its inputs: their number is not known yet"
+            raise TypeError(message)
+        return n_tasks
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if position < 0 or (self._dispatcher.n_tasks is not None and position >= len(self)):
+            message = f"result {index} of {len(self)}"
+            raise IndexError(message)
+        outcome = self._outcome(position)
+        if type(outcome) is not Failure:
+            return outcome
+        error = outcomes.rebuild(outcome, position)
+        if self._on_error == "return":
+            return error
+        raise error
+
+    def __repr__(self) -> str:
+        snapshot = self.progress
+        total = "?" if snapshot.n_tasks is None else snapshot.n_tasks
+        failed = f", {snapshot.n_failed} failed" if snapshot.n_failed else ""
+        return (
+            f"<Results of {snapshot.function}: {snapshot.state}, "
+            f"{snapshot.n_done}/{total} done{failed}, job {self.job_id[:8]}>"
+        )
+
+    def _outcome(self, position: int) -> Any:
+        """The outcome of one task, waiting for it; files are cached one at a time."""
+        book = self._dispatcher.book
+        entry = self._wait_for(position)
+        assert entry is not None or book is not None
+        if entry is None:
+            raise self._absence(position)
+        if self._cached is None or self._cached[0] != entry:
+            self._cached = (entry, outcome_files.read(self._dispatcher.paths, entry))
+        return self._cached[1][position - entry.start]
+
+    def _wait_for(self, position: int) -> Done | None:
+        """The entry that holds a task's outcome; None if it will never come."""
+        book = self._dispatcher.book
+        entry = book.entry_with(position)
+        if entry is None:
+            self._dispatcher.wait(lambda: self._is_there(position))
+            entry = book.entry_with(position)
+        return entry
+
+    def _is_there(self, position: int) -> bool:
+        n_tasks = self._dispatcher.n_tasks
+        return self._dispatcher.book.entry_with(position) is not None or (
+            n_tasks is not None and position >= n_tasks
+        )
+
+    def _is_behind_end(self, position: int) -> bool:
+        n_tasks = self._dispatcher.n_tasks
+        return n_tasks is not None and position >= n_tasks
+
+    def _absence(self, position: int) -> GolemMagicError:
+        """Why a task has no outcome and will get none."""
+        if self._dispatcher.error is not None:
+            return self._dispatcher.error
+        if self.progress.state is JobState.CANCELLED:
+            return JobCancelled(f"job {self.job_id[:8]} was cancelled before task {position} had an outcome")
+        snapshot = self.progress
+        missing = (snapshot.n_tasks or snapshot.n_staged) - snapshot.n_done - snapshot.n_failed
+        return ExecutionFailure(f"{missing} tasks of job {self.job_id[:8]} gave no outcome, {position} first")
+
+
+class ResultIterator:
+    """One pass over the results in input order; a class, so that it can go on after an exception."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self.position = 0
+        self._first = 0
+        self._values: list[Any] = []
+        self._is_over = False
+
+    def __iter__(self) -> ResultIterator:
+        return self
+
+    def __next__(self) -> Any:
+        while True:
+            outcome = self._take()
+            if type(outcome) is not Failure:
+                return outcome
+            policy = self._results._on_error
+            if policy == "skip":
+                continue
+            error = outcomes.rebuild(outcome, self.position - 1)
+            if policy == "return":
+                return error
+            raise error
+
+    def _take(self) -> Any:
+        offset = self.position - self._first
+        if offset >= len(self._values):
+            self._load()
+            offset = self.position - self._first
+        outcome = self._values[offset]
+        self._values[offset] = None  # handed out: the caller alone keeps it
+        self.position += 1
+        return outcome
+
+    def _load(self) -> None:
+        self._values = []
+        results = self._results
+        entry = results._wait_for(self.position)
+        if entry is not None:
+            self._values = outcome_files.read(results._dispatcher.paths, entry)
+            self._first = entry.start
+            return
+        if results._is_behind_end(self.position):
+            self._end()
+        absence = results._absence(self.position)
+        self.position += 1
+        self._first = self.position
+        raise absence
+
+    def _end(self) -> None:
+        """Raise what ended the inputs, once, then stop."""
+        error = self._results._source_error
+        if error is not None and not self._is_over:
+            self._is_over = True
+            raise error
+        raise StopIteration
+
+
+class CompletionIterator:
+    """Pairs of task index and result, in the order in which outcomes were published."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._n_entries = 0
+        self._index = 0
+        self._values: list[Any] = []
+
+    def __iter__(self) -> CompletionIterator:
+        return self
+
+    def __next__(self) -> tuple[int, Any]:
+        while True:
+            while not self._values:
+                self._load()
+            outcome = self._values.pop()
+            index = self._index
+            self._index += 1
+            if type(outcome) is not Failure:
+                return index, outcome
+            policy = self._results._on_error
+            if policy == "skip":
+                continue
+            error = outcomes.rebuild(outcome, index)
+            if policy == "return":
+                return index, error
+            raise error
+
+    def _load(self) -> None:
+        results = self._results
+        dispatcher = results._dispatcher
+        order = dispatcher.book.order
+        if self._n_entries >= len(order):
+            dispatcher.wait(lambda: len(order) > self._n_entries)
+        if self._n_entries >= len(order):
+            if dispatcher.snapshot().state is JobState.DONE:
+                raise StopIteration
+            raise results._absence(dispatcher.book.n_outcomes)
+        entry = order[self._n_entries]
+        self._n_entries += 1
+        self._values = outcome_files.read(dispatcher.paths, entry)[::-1]
+        self._index = entry.start
+
+
+class _Values:
+    """The values of pairs."""
+
+    def __init__(self, pairs: CompletionIterator) -> None:
+        self._pairs = pairs
+
+    def __iter__(self) -> _Values:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._pairs)[1]

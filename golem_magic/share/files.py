@@ -1,0 +1,148 @@
+"""The atomic steps everything on the share is made of.
+
+Rules of the file: a name is created exclusively or not at all; a name that
+only others create is found by listing, never by asking for it (a failed
+look-up is remembered by network file systems); nothing that decides is ever
+changed. Small changing files (beats) are overwritten in place, fixed width.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from golem_magic.errors import ShareError
+
+BEAT_BYTES = 128
+MOST_PARTS = 512  # below IOV_MAX everywhere
+
+
+@contextmanager
+def explained(doing: str, path: str) -> Iterator[None]:
+    """Turn an OSError into a ShareError that names the path and the likely remedy."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot {doing} {path} ({error.strerror}): {_remedy(error)}"
+        raise ShareError(message) from error
+
+
+def create(path: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Write a new file under a name of its own.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It could not be written in full; the name is removed again.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, parts)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Write all parts, however little the system takes at a time."""
+    rest = [memoryview(part) for part in parts if len(part)]
+    while rest:
+        written = os.writev(fd, rest[:MOST_PARTS])
+        while rest and written >= len(rest[0]):
+            written -= len(rest.pop(0))
+        if written:
+            rest[0] = rest[0][written:]
+
+
+def link(target: str, path: str) -> bool:
+    """Create ``path`` as a link to ``target`` if the name is free: the one step that decides.
+
+    Returns:
+        Whether the name says ``target`` now because of us. A name that exists
+        with exactly our target is ours: the request was sent twice.
+    """
+    try:
+        os.symlink(target, path)
+    except FileExistsError:
+        return read_link(path) == target
+    return True
+
+
+def read_link(path: str) -> str | None:
+    """What a link says; None if it is not there, or not yet."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def names(folder: str) -> list[str]:
+    """List a folder; empty if it is not there, or not yet."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def touch(path: str) -> None:
+    """Create an empty file, whoever else does.
+
+    A name that is known here but gone on the server can answer "not found": it
+    was there, and somebody took it away.
+    """
+    with suppress(FileNotFoundError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def make_folder(path: str) -> None:
+    """Create a folder if it is not there."""
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+
+
+class BeatWriter:
+    """Overwrites one line of fixed width in place: a counter and a word."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._count = 0
+        self.beat("-")
+
+    def beat(self, word: str) -> None:
+        """Count one up; a full disk does not keep us from it."""
+        self._count += 1
+        with suppress(OSError):
+            os.pwrite(self._fd, f"{self._count} {word}".encode().ljust(BEAT_BYTES - 1) + b"\n", 0)
+
+    def close(self) -> None:
+        """Stop beating."""
+        os.close(self._fd)
+
+
+def read_beat(path: str) -> tuple[int, str] | None:
+    """The counter and the word of a beat file; None counts as no news."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        count, word = os.read(fd, BEAT_BYTES).split()
+        return int(count), word.decode()
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def _remedy(error: OSError) -> str:
+    import errno
+
+    remedies = {
+        errno.ENOSPC: "the disk is full, free space there or choose another share",
+        errno.EDQUOT: "your quota is used up, free space there or choose another share",
+        errno.EACCES: "you may not write there, choose another share (GOLEM_MAGIC_SHARE)",
+        errno.EROFS: "it is read-only, choose another share (GOLEM_MAGIC_SHARE)",
+        errno.ENOENT: "the folder is missing, create it or choose another share (GOLEM_MAGIC_SHARE)",
+    }
+    return remedies.get(error.errno or 0, "check that the share is mounted and writable")

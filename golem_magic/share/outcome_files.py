@@ -1,0 +1,71 @@
+"""Files of outcomes: one frame with the values of consecutive tasks and the failures among them.
+
+A file means nothing until an entry of a lease's log points at it; a crash
+between the two leaves an orphan that nobody reads.
+"""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+from golem_magic import payload
+from golem_magic.errors import FormatError
+from golem_magic.model import Failure
+from golem_magic.share import files
+from golem_magic.share.layout import DATA_LINK, Done, JobPaths, data_name
+from golem_magic.share.store import check_owner
+
+
+def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, int], writer: str) -> str:
+    """Put outcomes into a file of their own; give what an entry must point at.
+
+    Args:
+        paths: Of the job.
+        start: Index of the first task.
+        frame: ``(values, failures by position)``, pickled.
+        counts: Outcomes in all, and failures among them.
+        writer: Who writes, as part of the name.
+
+    Raises:
+        OSError: The file could not be written; none is left.
+    """
+    n_tasks, n_failed = counts
+    name = data_name(start, start + n_tasks, n_failed, frame.size, frame.checksum(), writer)
+    files.create(f"{paths.data}/{name}", frame.parts)
+    return DATA_LINK + name
+
+
+def remove(paths: JobPaths, target: str) -> None:
+    """Take away a file that no entry points at, because the lease was closed meanwhile."""
+    with suppress(OSError):
+        os.unlink(f"{paths.data}/{target.removeprefix(DATA_LINK)}")
+
+
+def read(paths: JobPaths, entry: Done) -> list[Any]:
+    """The outcomes of one entry in order: values, and a Failure where a task failed.
+
+    Values are copies: nothing stays mapped or open.
+
+    Raises:
+        FormatError: The file is short or altered.
+        ShareError: It cannot be read.
+    """
+    path = f"{paths.data}/{entry.file}"
+    with files.explained("read", path), open(path, "rb", buffering=0) as file:
+        check_owner(file.fileno(), path)
+        try:
+            values, failures = payload.read(file, entry.size, entry.checksum)
+        except FormatError as error:
+            message = f"{path} is damaged ({error}): tasks {entry.start} to {entry.end - 1} cannot be read"
+            raise FormatError(message) from error
+    for position, failure in failures.items():
+        values[position] = failure
+    return values  # type: ignore[no-any-return]  # a list was written
+
+
+def first_failure(paths: JobPaths, entry: Done) -> tuple[int, Failure] | None:
+    """The first failed task of an entry, by index."""
+    for position, outcome in enumerate(read(paths, entry)):
+        if type(outcome) is Failure:
+            return entry.start + position, outcome
+    return None

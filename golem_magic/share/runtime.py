@@ -1,0 +1,80 @@
+"""The worker's code as one file on the share, so that a node needs nothing but Python.
+
+A zip archive that the interpreter runs: the rooms the worker may import, and
+cloudpickle, as source and as bytecode of this Python (unchecked, PEP 552). An
+interpreter of another version ignores the bytecode and can still say what is
+wrong.
+"""
+
+import hashlib
+import importlib.util
+import io
+import marshal
+import os
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from golem_magic.errors import GolemMagicError
+from golem_magic.model import Digest
+from golem_magic.share import files
+from golem_magic.share.layout import SharePaths
+
+_ROOMS = ("__init__", "clock", "errors", "model", "pacing", "payload")
+_FOLDERS = ("share", "worker")
+_START = b"import sys\nfrom golem_magic.worker.main import main\nsys.exit(main(sys.argv[1:]))\n"
+
+
+def digest() -> Digest:
+    """Digest of the worker's code as it is installed here, and of the bytecode's version."""
+    value = hashlib.sha256(importlib.util.MAGIC_NUMBER)
+    for name, source in _sources().items():
+        value.update(f"{name}\0{len(source)}\0".encode() + source)
+    return Digest(value.hexdigest())
+
+
+def stage(paths: SharePaths) -> str:
+    """Put the runtime on the share unless it is there; give its path.
+
+    Raises:
+        ShareError: It could not be written.
+    """
+    path = paths.runtime(digest())
+    with files.explained("write", path):
+        if not os.path.exists(path):
+            part = f"{path}.{os.urandom(8).hex()}.part"
+            files.create(part, [_archive()])
+            os.replace(part, path)
+    return path
+
+
+@cache
+def _sources() -> dict[str, bytes]:
+    """Every module that travels: name in the archive, source."""
+    here = Path(__file__).parent.parent
+    found = [here / f"{room}.py" for room in _ROOMS]
+    found += [path for folder in _FOLDERS for path in sorted((here / folder).glob("*.py"))]
+    sources = {f"golem_magic/{path.relative_to(here).as_posix()}": path.read_bytes() for path in found}
+    spec = importlib.util.find_spec("cloudpickle")
+    if spec is None or spec.origin is None:
+        message = "cloudpickle is not installed as files: install it with pip"
+        raise GolemMagicError(message)
+    pickler = Path(spec.origin).parent
+    sources |= {f"cloudpickle/{path.name}": path.read_bytes() for path in sorted(pickler.glob("*.py"))}
+    return {"__main__.py": _START, **sources}
+
+
+def _archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, source in _sources().items():
+            archive.writestr(name, source)
+            archive.writestr(f"{name}c", _bytecode(name, source))
+    return file.getvalue()
+
+
+def _bytecode(name: str, source: bytes) -> bytes:
+    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    unchecked_hash = (0b01).to_bytes(4, "little")
+    source_hash = importlib.util.source_hash(source)
+    return importlib.util.MAGIC_NUMBER + unchecked_hash + source_hash + marshal.dumps(code)

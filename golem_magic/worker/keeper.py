@@ -1,0 +1,235 @@
+"""The process that never runs user code: it beats, obeys, and knows what its runner died of.
+
+A thread could not do this: a task that holds the interpreter lock for a minute
+would silence it, and a dead process cannot say what killed it. The runner is a
+fork, so it starts in milliseconds and shares the page that names the running
+task. Only the death of the keeper itself is left to the client's dispatcher.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+from golem_magic.clock import Clock
+from golem_magic.model import Failure, WorkerId
+from golem_magic.share import files
+from golem_magic.share.book import LeaseLog, read_lease_log
+from golem_magic.share.jobs import Manifest
+from golem_magic.share.layout import JobPaths, SharePaths, signature
+from golem_magic.worker.page import NONE, Page
+from golem_magic.worker.runner import Runner
+
+GRACE_S = 0.5  # between asking a runner to leave and killing it, when the job is cancelled
+MOST_ALIKE = 5  # deaths at one place, without any progress, before the worker gives up
+LOG_TAIL_BYTES = 2000
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """Where a worker works: all that keeper and runner need to know."""
+
+    share: SharePaths
+    paths: JobPaths
+    manifest: Manifest
+    worker: WorkerId
+    number: int
+
+
+class Keeper:
+    """Forks runners one after the other until the job has nothing left for this worker."""
+
+    def __init__(self, post: Post, clock: Clock) -> None:
+        self._post = post
+        self._clock = clock
+        self._page = Page()
+        self._beat = files.BeatWriter(post.paths.beat(post.worker))
+        self._attempts: dict[int, int] = {}
+        self._condemned: dict[int, Failure] = {}
+        self._n_runners = 0
+        self._last_death: tuple[str, int] = ("", 0)
+        self._n_alike = 0
+        self._runner = 0
+        self._runner_is_stopped = False
+        self._kill_at_s: float | None = None
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def run(self) -> int:
+        """Work until nothing is left; give the exit code: 0 unless this worker broke itself."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self._ask_to_leave())
+        resume: LeaseLog | None = None
+        while True:
+            self._start_runner(resume)
+            status, peak_kib = self._watch_runner()
+            if status == 0 or self._page.leave:
+                self._close_open_lease()
+                return 0
+            resume = self._blame(status, peak_kib)
+            if self._is_stuck(resume):
+                sys.stderr.write(f"golem_magic worker: its runner {_cause(status)} again and again\n")
+                self._close_open_lease()
+                return 1
+
+    def _is_stuck(self, resume: LeaseLog | None) -> bool:
+        """Whether runners die at one place more often than blaming a task can explain."""
+        death = (self._page.lease, resume.done_to if resume else 0)
+        self._n_alike = self._n_alike + 1 if death == self._last_death else 1
+        self._last_death = death
+        return self._n_alike > MOST_ALIKE
+
+    def _start_runner(self, resume: LeaseLog | None) -> None:
+        self._page.clear()
+        self._n_runners += 1
+        keeper = os.getpid()
+        self._runner = os.fork()
+        if self._runner:
+            with suppress(OSError):  # the child does the same: whoever is first
+                os.setpgid(self._runner, self._runner)
+            return
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            with suppress(OSError):
+                os.setpgid(0, 0)
+            _die_with(keeper)
+            post = self._post
+            runner = Runner(
+                post.share,
+                post.paths,
+                post.manifest,
+                post.worker,
+                signature(post.worker, self._n_runners),
+                post.number,
+                self._page,
+                self._clock,
+            )
+            runner.run(resume, dict(self._condemned))
+            code = 0
+        except BaseException:  # noqa: BLE001 - the process ends here; its log says why
+            sys.excepthook(*sys.exc_info())
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+            os._exit(code)
+
+    def _watch_runner(self) -> tuple[int, int]:
+        """Beat until the runner ends; give its wait status and its peak memory in KiB."""
+        beat_s = self._post.manifest.beat_s
+        beat_at = self._clock.now()
+        while True:
+            pid, status, usage = os.wait4(self._runner, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            if pid and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
+                self._end_group()
+                return status, usage.ru_maxrss
+            if pid:
+                self._runner_is_stopped = os.WIFSTOPPED(status)
+            now = self._clock.now()
+            if now >= beat_at:
+                # A stopped runner makes no progress: its lease must be able to lapse.
+                self._beat.beat("-" if self._runner_is_stopped else self._page.lease or "-")
+                self._obey()
+                beat_at = now + beat_s
+            if self._kill_at_s is not None and now >= self._kill_at_s:
+                self._end_group()
+            until = beat_at if self._kill_at_s is None else min(beat_at, self._kill_at_s)
+            if select.select([self._wake_read], [], [], max(0.0, until - now))[0]:
+                os.read(self._wake_read, 4096)
+
+    def _obey(self) -> None:
+        """Look for the cancel marker."""
+        if self._kill_at_s is None and "cancel" in files.names(self._post.paths.control):
+            self._page.leave = True
+            self._kill_at_s = self._clock.now() + GRACE_S
+
+    def _ask_to_leave(self) -> None:
+        self._page.leave = True
+        self._obey()
+
+    def _end_group(self) -> None:
+        """End the runner and whatever its tasks started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._runner, signal.SIGKILL)
+
+    def _lease_log(self) -> LeaseLog | None:
+        name = self._page.lease
+        log = read_lease_log(self._post.paths, name) if name else None
+        return log if log and not log.is_closed and not log.is_finished else None
+
+    def _close_open_lease(self) -> None:
+        """A runner that was ended in the middle of a lease leaves it to others, at once."""
+        log = self._lease_log()
+        if log is not None:
+            path = f"{self._post.paths.rounds}/{log.lease}+{log.next_entry}"
+            with suppress(OSError):
+                files.link(f"lost:{self._post.worker}", path)
+
+    def _blame(self, status: int, peak_kib: int) -> LeaseLog | None:
+        """Charge the task that was running; give the lease to go on with.
+
+        Where only the lease is known (a batch of very short tasks) nobody is
+        charged: the next runner marks each task, and another death names one.
+        """
+        task = self._page.task
+        log = self._lease_log()
+        if task != NONE and log is not None and log.done_to <= task < log.end:
+            self._attempts[task] = self._attempts.get(task, 0) + 1
+            if self._attempts[task] >= self._post.manifest.max_attempts:
+                self._condemned[task] = self._died(task, status, peak_kib)
+        return log
+
+    def _died(self, task: int, status: int, peak_kib: int) -> Failure:
+        attempts = self._attempts[task]
+        message = (
+            f"the worker {_cause(status)} while it ran this task, {attempts} times out of {attempts}; "
+            f"peak memory {peak_kib / 1024:.0f} MiB"
+        )
+        return Failure(
+            kind="died",
+            exception=None,
+            type_name="WorkerDied",
+            message=message,
+            traceback=_tail(self._post.paths.log(self._post.worker)),
+            host=socket.gethostname(),
+            worker=self._post.worker,
+            attempt=attempts,
+        )
+
+
+def _cause(status: int) -> str:
+    if not os.WIFSIGNALED(status):
+        return f"ended with exit code {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    with suppress(ValueError):
+        hint = " (often the system's answer to too little memory)" if number == signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(number).name}{hint}"
+    return f"was ended by signal {number}"
+
+
+def _tail(path: str) -> str:
+    try:
+        with open(path, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _die_with(keeper: int) -> None:
+    """Let the system end this process when its keeper is killed, where it can (prctl(2))."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != keeper:
+        os._exit(1)

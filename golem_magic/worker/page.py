@@ -1,0 +1,62 @@
+"""One page of memory that keeper and runner share: what is running, and when to leave.
+
+A dead runner cannot say what it died of; what it wrote here before each task
+survives it. Plain stores of one machine word, no locks: each field has one
+writer.
+"""
+
+import mmap
+
+NONE = -1
+_LEAVE, _TASK, _LENGTH = 0, 1, 2
+_TEXT = 64
+
+
+class Page:
+    """Made before the fork, used on both sides of it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self._words = memoryview(self._memory).cast("q")
+        self.clear()
+
+    def clear(self) -> None:
+        """No task, no lease."""
+        self._words[_TASK] = NONE
+        self._words[_LENGTH] = 0
+
+    @property
+    def marks(self) -> memoryview:
+        """The words, for a loop that stores the running task's index in ``marks[1]`` by itself."""
+        return self._words
+
+    @property
+    def task(self) -> int:
+        """Index of the task that is running, NONE if it is not known singly."""
+        return self._words[_TASK]
+
+    @task.setter
+    def task(self, index: int) -> None:
+        self._words[_TASK] = index
+
+    @property
+    def lease(self) -> str:
+        """Name of the lease that the runner holds, empty for none."""
+        length = self._words[_LENGTH]
+        return self._memory[_TEXT : _TEXT + length].decode()
+
+    @lease.setter
+    def lease(self, name: str) -> None:
+        data = name.encode()
+        self._words[_LENGTH] = 0
+        self._memory[_TEXT : _TEXT + len(data)] = data
+        self._words[_LENGTH] = len(data)
+
+    @property
+    def leave(self) -> bool:
+        """Whether the runner shall publish, hand back the rest and end."""
+        return self._words[_LEAVE] != 0
+
+    @leave.setter
+    def leave(self, value: bool) -> None:
+        self._words[_LEAVE] = value

@@ -1,0 +1,291 @@
+"""The process that runs the user's function: claim, run, publish, until nothing is left.
+
+Two threads. The main one runs tasks; the other looks every few milliseconds
+whether outcomes should be published before the lease ends, whether the lease
+is late and part of it should be handed to others, and whether to leave.
+"""
+
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from golem_magic import payload
+from golem_magic.clock import Clock
+from golem_magic.errors import GolemMagicError, PayloadError
+from golem_magic.model import Failure, WorkerId
+from golem_magic.pacing import Pace
+from golem_magic.share import store
+from golem_magic.share.book import LeaseLog
+from golem_magic.share.inputs_log import InputReader
+from golem_magic.share.jobs import Manifest
+from golem_magic.share.layout import JobPaths, SharePaths
+from golem_magic.worker.claims import Claims
+from golem_magic.worker.page import NONE, Page
+from golem_magic.worker.tenure import ENTRY_ROOM, RevokedError, Tenure
+
+WATCH_S = (0.01, 1.0)  # how often the second thread looks: on a quick and on a slow share
+PUBLISH_S = 0.1  # outcomes older than this are published, whatever the lease's length
+MARK_S = 20e-6  # tasks that take longer are marked singly on the page; the mark costs 40 ns
+_TASK_WORD = 1  # where Page keeps the running task
+
+Call = Callable[[Any], Any]
+
+
+class Runner:
+    """Runs tasks of one job in this process, until there is nothing left for it."""
+
+    def __init__(  # noqa: PLR0913 - what a worker is, handed over once by the keeper
+        self,
+        share: SharePaths,
+        paths: JobPaths,
+        manifest: Manifest,
+        worker: WorkerId,
+        signature: str,
+        number: int,
+        page: Page,
+        clock: Clock,
+    ) -> None:
+        self._paths = paths
+        self._manifest = manifest
+        self._worker = worker
+        self._page = page
+        self._clock = clock
+        self._host = socket.gethostname()
+        self._inputs = InputReader(paths)
+        self._call = _load_call(share, manifest)
+        self._claims = Claims(paths, manifest, self._inputs, clock, signature, number)
+        self._born_s = clock.now()
+        self._pace = Pace()
+        self._current: Tenure | None = None
+        self._over = threading.Event()
+
+    def run(self, resume: LeaseLog | None = None, condemned: dict[int, Failure] | None = None) -> None:
+        """Work until nothing is left.
+
+        Args:
+            resume: The lease that a runner before this one died on.
+            condemned: Outcomes of tasks that have ended their process too often
+                and are not tried again, by task index.
+        """
+        watch = threading.Thread(target=self._watch, name="golem-watch", daemon=True)
+        watch.start()
+        if resume is not None:
+            self._hold(self._tenure(resume), condemned or {}, careful=True)
+        while not self._page.leave:
+            before = self._clock.now()
+            lease = self._claims.next(self._pace, lambda: self._page.leave)
+            if lease is None:
+                break
+            claimed_s = self._clock.now() - before
+            log = LeaseLog(lease, self._worker)
+            self._hold(self._tenure(log), {}, careful=lease.generation > 1, claimed_s=claimed_s)
+        self._over.set()
+        watch.join()
+
+    def _tenure(self, log: LeaseLog) -> Tenure:
+        self._inputs.refresh()
+        base, end = log.done_to, log.end
+        return Tenure(
+            self._paths,
+            log.lease,
+            self._worker,
+            self._clock,
+            base=base,
+            todo=self._load_inputs(base, end),
+            next_entry=log.next_entry,
+        )
+
+    def _load_inputs(self, base: int, end: int) -> list[Any]:
+        try:
+            return self._inputs.tasks(base, end)
+        except Exception as error:  # noqa: BLE001 - an input's own unpickling may raise anything
+            return [_Unreadable(error)] * (end - base)
+
+    def _hold(
+        self, tenure: Tenure, condemned: dict[int, Failure], *, careful: bool, claimed_s: float = 0.0
+    ) -> None:
+        """Run one lease to its end, publish, and learn from it."""
+        self._page.lease = str(tenure.lease)
+        self._current = tenure
+        started = self._clock.now()
+        try:
+            self._run_all(tenure, condemned, careful=careful)
+            ended = self._clock.now()
+            with tenure.lock:
+                self._current = None
+                tenure.publish(len(tenure.out), self._unpicklable)
+            self._learn(tenure, ended - started, claimed_s + self._clock.now() - ended)
+        except RevokedError:
+            self._current = None
+        self._page.clear()
+
+    def _run_all(self, tenure: Tenure, condemned: dict[int, Failure], *, careful: bool) -> None:
+        todo, out = tenure.todo, tenure.out
+        marked = careful or self._pace.task_s is None or self._pace.task_s >= MARK_S
+        run = self._run_marked if marked else self._run_fast
+        call = _raise_unreadable if type(todo[0]) is _Unreadable else self._call
+        tasks: Iterator[Any] | None = None
+        while True:
+            try:
+                if condemned:
+                    self._run_condemned(tenure, condemned)
+                    tasks = None
+                tasks = tasks or islice(todo, len(out), None)
+                run(tenure, call, tasks)
+            except RevokedError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the outcome
+                tenure.errors[len(out)] = self._failure("raised", error)
+                out.append(None)
+                continue
+            with tenure.lock:
+                if len(out) >= len(todo) or tenure.revoked:
+                    return
+            tasks = None  # a cut was taken back
+
+    def _run_fast(self, tenure: Tenure, call: Call, tasks: Iterator[Any]) -> None:
+        append = tenure.out.append
+        self._page.task = NONE
+        for value in tasks:
+            append(call(value))
+
+    def _run_marked(self, tenure: Tenure, call: Call, tasks: Iterator[Any]) -> None:
+        out, marks, base = tenure.out, self._page.marks, tenure.base
+        room = self._entry_room()
+        for value in tasks:
+            marks[_TASK_WORD] = base + len(out)
+            out.append(call(value))
+            if len(out) - tenure.published >= room:
+                with tenure.lock:
+                    tenure.publish(len(out), self._unpicklable)
+                room = self._entry_room(tenure)
+
+    def _run_condemned(self, tenure: Tenure, condemned: dict[int, Failure]) -> None:
+        """Run up to the last task that must not be tried again, giving it its failure instead."""
+        out = tenure.out
+        while condemned and len(out) < len(tenure.todo):
+            index = tenure.base + len(out)
+            failure = condemned.pop(index, None)
+            if failure is not None:
+                tenure.errors[len(out)] = failure
+                out.append(None)
+            else:
+                self._page.task = index
+                out.append(self._call(tenure.todo[len(out)]))
+        condemned.clear()
+
+    def _entry_room(self, tenure: Tenure | None = None) -> float:
+        """How many outcomes make one publication."""
+        mean = (tenure.mean_bytes if tenure else 0.0) or self._pace.outcome_bytes
+        return max(1.0, ENTRY_ROOM / mean) if mean else float("inf")
+
+    def _learn(self, tenure: Tenure, busy_s: float, share_s: float) -> None:
+        self._pace = Pace(
+            task_s=max(busy_s / max(len(tenure.out), 1), 1e-8),
+            share_s=0.7 * self._pace.share_s + 0.3 * share_s,
+            outcome_bytes=tenure.mean_bytes,
+            age_s=self._clock.now() - self._born_s,
+        )
+
+    def _watch(self) -> None:
+        """Publish and hand back while a lease is late."""
+        counted: tuple[Tenure | None, int] = (None, 0)
+        while not self._over.wait(min(max(20 * self._pace.share_s, WATCH_S[0]), WATCH_S[1])):
+            tenure = self._current
+            if tenure is None or tenure.revoked:
+                continue
+            count = len(tenure.out)
+            moved = count - counted[1] if counted[0] is tenure else count
+            counted = (tenure, count)
+            with tenure.lock, suppress(RevokedError):
+                if self._current is tenure:
+                    self._look_after(tenure, count, moved)
+
+    def _look_after(self, tenure: Tenure, count: int, moved: int) -> None:
+        now = self._clock.now()
+        expected_s = (self._pace.task_s or 0.0) * len(tenure.todo)
+        late = now - tenure.started_s >= max(2 * expected_s, 2 * WATCH_S[0])
+        if now - tenure.published_s >= max(PUBLISH_S, 20 * self._pace.share_s) or (late and not moved):
+            tenure.publish(count, self._unpicklable)
+        if late or self._page.leave:
+            keep = count + 1 + (0 if self._page.leave else 2 * moved)  # what may start meanwhile stays ours
+            free = tenure.cut(keep)
+            if free is not None:
+                self._claims.released(*free, tenure.lease)
+
+    def _unpicklable(self, error: BaseException) -> Failure:
+        return self._failure("unpicklable", error)
+
+    def _failure(self, kind: Any, error: BaseException) -> Failure:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals is globals():
+            frames = frames.tb_next
+        shown = "".join(traceback.format_exception(type(error), error, frames))
+        return Failure(
+            kind=kind,
+            exception=_pickled(error),
+            type_name=type(error).__qualname__,
+            message=_text(error),
+            traceback=shown,
+            host=self._host,
+            worker=self._worker,
+        )
+
+
+class _Unreadable:
+    """Stands for inputs that could not be read: each of their tasks fails with the reason."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _raise_unreadable(value: _Unreadable) -> None:
+    raise value.error.with_traceback(None)
+
+
+def _load_call(share: SharePaths, manifest: Manifest) -> Call:
+    """The user's function as a function of one input; one that raises if it cannot be loaded."""
+    try:
+        function = payload.load_function(store.get(share, manifest.function))
+        common = payload.load(store.get(share, manifest.common))[0] if manifest.common else None
+    except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
+        unreadable = _Unreadable(_explained(error, manifest))
+        return lambda _value: _raise_unreadable(unreadable)
+    match manifest.star, manifest.common is not None:
+        case False, False:
+            return function
+        case False, True:
+            return lambda value: function(value, common)
+        case True, False:
+            return lambda value: function(*value)
+        case _:
+            return lambda value: function(*value, common)
+
+
+def _explained(error: Exception, manifest: Manifest) -> Exception:
+    if isinstance(error, GolemMagicError):
+        return error
+    message = (
+        f"{manifest.function_name} cannot be loaded on {socket.gethostname()}: {type(error).__name__}: "
+        f"{error}; probably a package is missing there: install it for the workers' Python, or set the "
+        f"setting `python` to an interpreter that has it"
+    )
+    return PayloadError(message)
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    try:
+        return b"".join(payload.dump(error).parts)
+    except Exception:  # noqa: BLE001 - an exception may carry anything; its text travels anyway
+        return None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:  # noqa: BLE001 - a broken __str__ must not spoil the outcome
+        return f"(its message cannot be shown: {another!r})"

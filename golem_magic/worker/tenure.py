@@ -1,0 +1,154 @@
+"""One lease while it is held: its outcomes so far, publishing them, handing back what is left.
+
+Invariants: ``published <= len(out) <= len(todo)`` except between an append and
+the end of a taken-back cut; entry ``k`` is created by us or not at all; once an
+entry of somebody else is met, nothing is published any more.
+"""
+
+import errno
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from golem_magic import payload
+from golem_magic.clock import Clock
+from golem_magic.model import Failure, WorkerId
+from golem_magic.share import files, outcome_files
+from golem_magic.share.layout import JobPaths, Lease
+
+ENTRY_ROOM = 1 << 20  # publish on the way whenever about so many bytes of outcomes have gathered
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_PAUSE_S = (0.1, 5.0)
+
+
+class RevokedError(Exception):
+    """Somebody closed this lease; what is not published belongs to others now."""
+
+
+class Tenure:
+    """Outcomes of tasks ``[base, base + len(todo))`` of a lease.
+
+    Attributes:
+        todo: Inputs, shortened from behind when a part is handed back.
+        out: Values, in order; its length says which task is running. None stands
+            where ``errors`` has a failure, and for what is published already.
+        errors: Failures by position in ``out``.
+        published: How many outcomes are on the share.
+        mean_bytes: Size of one published outcome, 0 before the first.
+        frame_bytes: Size of everything published.
+    """
+
+    def __init__(  # noqa: PLR0913 - one lease with all that is known of it, made in one place
+        self,
+        paths: JobPaths,
+        lease: Lease,
+        worker: WorkerId,
+        clock: Clock,
+        *,
+        base: int,
+        todo: list[Any],
+        next_entry: int = 0,
+    ) -> None:
+        self._paths = paths
+        self._name = str(lease)
+        self._worker = worker
+        self._clock = clock
+        self._next_entry = next_entry
+        self.lease = lease
+        self.base = base
+        self.todo = todo
+        self.out: list[Any] = []
+        self.errors: dict[int, Failure] = {}
+        self.published = 0
+        self.frame_bytes = 0
+        self.revoked = False
+        self.lock = threading.Lock()
+        self.started_s = self.published_s = clock.now()
+
+    @property
+    def mean_bytes(self) -> float:
+        """Bytes per published outcome."""
+        return self.frame_bytes / self.published if self.published else 0.0
+
+    def publish(self, upto: int, unpicklable: Callable[[BaseException], Failure]) -> None:
+        """Put the outcomes before position ``upto`` on the share; the caller holds the lock.
+
+        Raises:
+            RevokedError: The lease is closed; the outcomes are dropped.
+        """
+        first = self.published
+        if upto <= first:
+            return
+        if self.revoked:
+            raise RevokedError
+        values = self.out[first:upto]
+        errors = {at - first: failure for at, failure in self.errors.items() if first <= at < upto}
+        frame = _outcomes(values, errors, unpicklable)
+        counts = (upto - first, len(errors))
+        target = self._patiently(
+            lambda: outcome_files.write(self._paths, self.base + first, frame, counts, self._worker)
+        )
+        try:
+            self._enter(target)
+        except RevokedError:
+            outcome_files.remove(self._paths, target)
+            raise
+        self.published = upto
+        self.published_s = self._clock.now()
+        self.frame_bytes += frame.size
+        self.out[first:upto] = [None] * (upto - first)  # big values need not wait for the lease's end
+
+    def cut(self, keep: int) -> tuple[int, int] | None:
+        """Hand back all tasks from position ``keep`` on, unless the runner is already there.
+
+        Returns:
+            The tasks that are free now; None if nothing could be handed back.
+
+        Raises:
+            RevokedError: The lease is closed.
+        """
+        if self.revoked or len(self.todo) <= keep:
+            return None
+        tail = self.todo[keep:]
+        del self.todo[keep:]
+        if len(self.out) >= keep:  # the runner may have got past the cut: take it back
+            self.todo.extend(tail)
+            return None
+        start = self.base + keep
+        self._enter(f"cut:{start}")
+        return start, start + len(tail)
+
+    def _enter(self, target: str) -> None:
+        path = f"{self._paths.rounds}/{self._name}+{self._next_entry}"
+        if not self._patiently(lambda: files.link(target, path)):
+            self.revoked = True
+            raise RevokedError
+        self._next_entry += 1
+
+    def _patiently(self, step: Callable[[], Any]) -> Any:
+        """Do one step on the share; while the disk is full, keep everything and try again."""
+        pause_s, longest_s = FULL_PAUSE_S
+        while True:
+            try:
+                return step()
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+            self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
+
+
+def _outcomes(
+    values: list[Any], errors: dict[int, Failure], unpicklable: Callable[[BaseException], Failure]
+) -> payload.Frame:
+    """Pickle outcomes; a value that cannot be pickled becomes a failure of its own task."""
+    try:
+        return payload.dump((values, errors))
+    except Exception:  # noqa: BLE001 - a user's object may raise anything; each is tried alone below
+        for position, value in enumerate(values):
+            try:
+                payload.dump(value)
+            except Exception as error:  # noqa: BLE001 - as above; it is the outcome
+                errors[position] = unpicklable(error)
+                values[position] = None
+    return payload.dump((values, errors))
