@@ -1,9 +1,12 @@
 """The magics in a real kernel: replies, tracebacks, interrupts, loading at its start, whole maps."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,3 +230,34 @@ def test_an_engine_that_is_not_set_up_is_told_in_one_line(kernel: Kernel, engine
     assert done.status == "error"
     assert done.text.startswith("UsageError: ")
     assert engine in done.text
+
+
+# A process of its own: nbclient leaves sockets to the garbage collector, which warns of each.
+EXECUTE = """
+import sys, nbformat, nbclient
+notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in sys.argv[1:]])
+nbclient.NotebookClient(notebook, timeout=60, store_widget_state=False).execute()
+print(nbformat.writes(notebook))
+"""
+
+
+def test_a_notebook_run_without_a_browser_keeps_the_end_of_its_jobs(tmp_path: Path, state_dir: Path) -> None:
+    cells = [
+        "%load_ext golem_magic",
+        "%%golemize range(30)\nimport time\ndef nap(x):\n    time.sleep(0.02)\n    return x",
+        "sum(nap_results)",
+    ]
+    world = {
+        "PYTHONPATH": str(ROOT),
+        "IPYTHONDIR": str(tmp_path),
+        "GOLEM_MAGIC_SHARE": str(tmp_path / "share"),
+    }
+
+    command = [sys.executable, "-c", EXECUTE, *cells]
+    executed = subprocess.run(command, env=os.environ | world, stdout=subprocess.PIPE, check=True)
+
+    mapped, summed = [cell["outputs"] for cell in json.loads(executed.stdout)["cells"][1:]]
+    assert summed[0]["data"]["text/plain"] == ["435"]
+    assert [output["output_type"] for output in mapped] == ["display_data"]
+    assert "30/30 done" in mapped[0]["data"]["text/plain"][0]
+    assert set(mapped[0]["data"]) == {"text/plain", "text/html"}  # no widget, which would be dead
