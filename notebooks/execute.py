@@ -136,7 +136,7 @@ def tidy(notebook: Notebook) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.execution_count = None
-            cell.outputs = [output for output in cell.outputs if _says_something(output)]
+            cell.outputs = _joined([output for output in cell.outputs if _says_something(output)])
 
 
 def _says_something(output: Notebook) -> bool:
@@ -149,6 +149,18 @@ def _says_something(output: Notebook) -> bool:
         return True
     output.data.pop(WIDGET_VIEW, None)
     return bool(output.data)
+
+
+def _joined(outputs: list[Notebook]) -> list[Notebook]:
+    """Join what was printed in one go: where the kernel cut it is chance."""
+    joined: list[Notebook] = []
+    for output in outputs:
+        is_stream = output.output_type == "stream"
+        if is_stream and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _save(notebook: Notebook, path: Path) -> None:

@@ -95,6 +95,16 @@ def test_tidying_leaves_neither_dead_views_nor_counters(runner: ModuleType) -> N
 
 
 @pytest.mark.unit
+def test_print_that_the_kernel_cut_in_two_is_joined(runner: ModuleType) -> None:
+    cut = notebook("a 1")
+    cut.cells[0].outputs.append(nbformat.v4.new_output("stream", text="\nb 2\n"))
+
+    runner.tidy(cut)
+
+    assert [output.text for output in cut.cells[0].outputs] == ["a 1\nb 2\n"]
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_committed_notebooks_are_tidy_and_executed(runner: ModuleType, path: Path) -> None:
     committed = nbformat.read(path, as_version=4)
