@@ -131,7 +131,7 @@ class Client:
         paths = share.job(jobs.find_job(share, str(job_id)))
         manifest = jobs.read_manifest(paths)
         digest = jobs.manifest_digest(paths)
-        site = self._site(self.settings, share, paths, digest)
+        site = self._site(self.settings, share, manifest, digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock)
         dispatcher.start()
         policy = _checked_on_error(on_error or manifest.on_error)
@@ -189,7 +189,7 @@ class Client:
         paths = share.job(manifest.job_id)
         manifest_digest = jobs.make_job(paths, manifest)
         writer = InputWriter(paths)
-        site = self._site(settings, share, paths, manifest_digest)
+        site = self._site(settings, share, manifest, manifest_digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock, staging=writer)
         try:
             _stage_inputs(writer, drawer, first, frame, dispatcher)
@@ -227,12 +227,13 @@ class Client:
             uid=os.geteuid(),
         )
 
-    def _site(self, settings: Settings, share: SharePaths, paths: JobPaths, digest: Digest) -> Site:
+    def _site(self, settings: Settings, share: SharePaths, manifest: Manifest, digest: Digest) -> Site:
         engine = self._engine(settings)
         return Site(
             engine=lambda: engine,
             lock=self._lock,
-            argv=(*settings.python, runtime.stage(share), paths.root, digest),
+            argv=(*settings.python, runtime.stage(share), share.job(manifest.job_id).root, digest),
+            label=manifest.label or manifest.function_name,
             owner=_owner(),
             share_is_local=engine.share_is_local,
         )
@@ -240,6 +241,9 @@ class Client:
     def _share(self, settings: Settings) -> SharePaths:
         if settings.share is None:  # load_settings has seen to it; a hand-made Settings may not
             message = "no share is set: set share in the call or GOLEM_MAGIC_SHARE"
+            raise SettingsError(message)
+        if "\n" in settings.share:
+            message = f"share is {settings.share!r}: Golem's argument lists forbid line breaks, rename it"
             raise SettingsError(message)
         return jobs.make_share(settings.share)
 

@@ -55,8 +55,9 @@ def next_length(pace: Pace, *, previous: int, remaining: int, slots: int, worker
         workers: Workers planned for the job, >= 1.
 
     Returns:
-        A length in tasks, >= 1. Before any measurement 1, so that the first
-        tasks return early and teach the rate.
+        A length in tasks, >= 1. At the very beginning 1, so that the first
+        tasks return early and teach the rate; a worker that has not measured
+        anything itself trusts the round before.
 
     Example:
         >>> next_length(Pace(), previous=0, remaining=1000, slots=2, workers=2)
@@ -67,7 +68,7 @@ def next_length(pace: Pace, *, previous: int, remaining: int, slots: int, worker
         10
     """
     if pace.task_s is None:
-        return 1
+        return max(1, min(previous, remaining // (2 * slots)))
     task_s = max(pace.task_s, 1e-8)
     crowd = 0.005 * workers if workers > CROWD else 0.0
     shortest = max(10 * pace.share_s, crowd) / task_s  # shorter would cost more than it evens out
@@ -84,8 +85,8 @@ def open_round(
     """Propose the round after ``previous``; None while no further task is staged.
 
     With a fixed ``chunk_size``, or where outcomes are large, a slot may be far
-    shorter than the target: then each worker gets several slots in a row, so
-    that rounds do not outnumber what a listing can bear.
+    shorter than the target for good: then each worker gets several slots in a
+    row, so that rounds do not outnumber what a listing can bear.
     """
     start = previous.end if previous else 0
     remaining = staged - start
@@ -95,7 +96,7 @@ def open_round(
     length = chunk_size or next_length(
         pace, previous=before, remaining=remaining, slots=slots, workers=workers
     )
-    if pace.task_s is not None:
+    if pace.task_s is not None and (chunk_size or 2 * length * pace.outcome_bytes > LEASE_BYTES):
         turns = int(target_s(pace, workers) / (max(pace.task_s, 1e-8) * length))
         slots *= max(1, min(turns, MOST_TURNS, remaining // (4 * slots * length)))
     return Head(start, length, slots, min(staged, start + length * slots))

@@ -49,7 +49,6 @@ class Seen:
     """
 
     n_tasks: int | None
-    n_staged: int
     n_outcomes: int
     n_free: int
     free_s: float

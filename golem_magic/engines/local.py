@@ -21,6 +21,7 @@ from typing import Self
 
 import golem_magic
 from golem_magic.clock import Clock, SystemClock
+from golem_magic.cpus import usable_cpus
 from golem_magic.engines.base import EngineOptions
 from golem_magic.engines.golem import GolemEngine
 from golem_magic.errors import EngineError
@@ -42,12 +43,6 @@ from golem_magic.master.__main__ import main
 sys.exit(main())
 """
 MASTER = (sys.executable, "-P", "-c", BOOT, str(ROOT))
-COUNT_CPUS = """
-import sys
-sys.path.append(sys.argv[1])
-from golem_magic.master.cpus import usable_cpus
-sys.stdout.write(str(usable_cpus()))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +131,7 @@ class LocalEngine:
                 if self._is_served():
                     raise
                 self.close()
-        return self._workers if self._workers is not None else self._usable_cpus()
+        return self._workers if self._workers is not None else usable_cpus()
 
     def close(self) -> None:
         """Close the connection. The master stays while this process lives, or any job runs."""
@@ -239,18 +234,6 @@ class LocalEngine:
                 f"cannot write {self._state} ({error.strerror}): make room there, or set"
                 " GOLEM_MAGIC_STATE to another folder"
             )
-            raise EngineError(message) from error
-
-    def _usable_cpus(self) -> int:
-        """Ask the master's own code, in a process, what its default would be."""
-        command = [sys.executable, "-P", "-c", COUNT_CPUS, str(ROOT)]
-        try:
-            answer = subprocess.run(
-                command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=True
-            )
-            return int(answer.stdout)
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
-            message = f"cannot count the usable CPUs ({type(error).__name__}): set workers to a number"
             raise EngineError(message) from error
 
     def _log_tail(self) -> str:

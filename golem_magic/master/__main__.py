@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from golem_magic.cpus import usable_cpus
 from golem_magic.master.address import StateFolder
 from golem_magic.master.clients import Clients
-from golem_magic.master.cpus import usable_cpus
 from golem_magic.master.output import OutputFolder
 from golem_magic.master.server import MasterServer
 from golem_magic.master.slots import Slots

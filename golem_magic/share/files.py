@@ -101,6 +101,16 @@ def make_folder(path: str) -> None:
         os.mkdir(path, 0o700)
 
 
+def tail(path: str, n_bytes: int = 2000) -> str:
+    """The end of a text file; empty if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - n_bytes))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 class BeatWriter:
     """Overwrites one line of fixed width in place: a counter and a word."""
 

@@ -25,7 +25,6 @@ from golem_magic.worker.runner import Runner
 
 GRACE_S = 0.5  # between asking a runner to leave and killing it, when the job is cancelled
 MOST_ALIKE = 5  # deaths at one place, without any progress, before the worker gives up
-LOG_TAIL_BYTES = 2000
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -198,7 +197,7 @@ class Keeper:
             exception=None,
             type_name="WorkerDied",
             message=message,
-            traceback=_tail(self._post.paths.log(self._post.worker)),
+            traceback=files.tail(self._post.paths.log(self._post.worker)),
             host=socket.gethostname(),
             worker=self._post.worker,
             attempt=attempts,
@@ -213,15 +212,6 @@ def _cause(status: int) -> str:
         hint = " (often the system's answer to too little memory)" if number == signal.SIGKILL else ""
         return f"was ended by {signal.Signals(number).name}{hint}"
     return f"was ended by signal {number}"
-
-
-def _tail(path: str) -> str:
-    try:
-        with open(path, "rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _die_with(keeper: int) -> None:

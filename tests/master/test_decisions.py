@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from golem_magic.master import cpus
+from golem_magic import cpus
 from golem_magic.master.fairness import choose_leavers
 from golem_magic.master.jobs import Job, Line
 from golem_magic.master.submission import lines_of_request

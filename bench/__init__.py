@@ -1,0 +1,1 @@
+"""Measurements beside peers of the same run; figures are printed, never asserted."""

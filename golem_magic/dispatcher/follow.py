@@ -1,0 +1,305 @@
+"""Following a job from its first input to its last outcome.
+
+Rules of the room. Everything that changes belongs to the dispatcher's thread;
+others read the snapshot, which is swapped in whole, or the book, which only
+grows. A round leaves nothing half done that the next would not notice and
+finish. Names are created exclusively, so a second dispatcher of the same job
+does no harm. When this process dies the workers go on; whoever attaches
+continues here.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from golem_magic.clock import Clock
+from golem_magic.dispatcher.healing import Healer
+from golem_magic.dispatcher.placements import Placements, Site
+from golem_magic.errors import GolemMagicError, NoWorkersError
+from golem_magic.model import JobSnapshot, JobState
+from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
+from golem_magic.share import files, jobs, outcome_files
+from golem_magic.share.book import Book, LeaseLog
+from golem_magic.share.inputs_log import count_inputs
+from golem_magic.share.layout import JobPaths
+
+LOOK_S = {True: (0.001, 0.02), False: (0.005, 1.0)}  # shortest and longest pause between looks: local share?
+PLAN_S = 0.05  # decisions other than "it is done" need not be taken at every look
+TIDY_S = 2.0  # so long placed workers may take to leave by themselves when the job is over
+
+
+class Staging(Protocol):
+    """What the dispatcher needs to know of the inputs while they are being drawn."""
+
+    @property
+    def staged(self) -> int:
+        """Inputs staged so far."""
+
+
+class Dispatcher:
+    """Follows one job until it is over.
+
+    Attributes:
+        book: What the share says; others may read what its docstring names.
+        error: Why the job was given up, None unless it FAILED.
+        n_tasks: Number of tasks, None while inputs are being drawn.
+    """
+
+    def __init__(
+        self,
+        paths: JobPaths,
+        manifest: jobs.Manifest,
+        site: Site,
+        clock: Clock,
+        staging: Staging | None = None,
+    ) -> None:
+        self.paths = paths
+        self.manifest = manifest
+        self.book = Book(paths)
+        self.error: GolemMagicError | None = None
+        self.n_tasks: int | None = None
+        self._clock = clock
+        self._staging = staging
+        self._share_is_local = site.share_is_local
+        self._number = jobs.become_client(paths, f"{manifest.host}-{os.getpid()}")
+        self._beat = files.BeatWriter(paths.client_beat(self._number))
+        self._placements = Placements(paths, site, clock)
+        self._healer = Healer(paths, manifest, f"client-{self._number}", clock)
+        self._changed = threading.Condition()
+        self._wake = threading.Event()
+        self._born_s = clock.now()
+        self._ended_s: float | None = None
+        self._beat_at_s = self._plan_at_s = 0.0
+        self._state = JobState.STAGING
+        self._is_cancelled = False
+        self._may_place = True
+        self._free_since_s: float | None = None
+        self._open: list[LeaseLog] = []
+        self._first_failure: tuple[int, str] | None = None
+        self._first_failure_of: object = None
+        self._look()
+        self._snapshot = self._picture()
+
+    # -- what others use -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Follow the job from now on, in a thread of its own."""
+        name = f"golem-{self.manifest.job_id[:8]}"
+        threading.Thread(target=self._follow, name=name, daemon=True).start()
+
+    def snapshot(self) -> JobSnapshot:
+        """The newest picture of the job."""
+        return self._snapshot
+
+    def close_inputs(self, n_tasks: int) -> None:
+        """Learn from this process that all inputs are staged, sooner than the share would tell."""
+        self.n_tasks = n_tasks
+        self._wake.set()
+
+    def wait(self, ready: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until ``ready()`` or the job is over, in steps that an interrupt can end."""
+        until = None if timeout_s is None else self._clock.now() + timeout_s
+        with self._changed:
+            while not ready() and not self._state.is_final:
+                left = 0.5 if until is None else min(0.5, until - self._clock.now())
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+        return ready()
+
+    def cancel(self) -> None:
+        """Put the marker that ends the job; what is published stays readable.
+
+        Raises:
+            ShareError: The marker could not be written.
+        """
+        if not self._state.is_final:
+            jobs.ask_to_cancel(self.paths)
+            self._plan_at_s = 0.0
+            self._wake.set()
+
+    # -- the thread: look, decide, act -----------------------------------------------------------------
+
+    def _follow(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:  # noqa: BLE001 - shown to whoever reads the results
+            message = f"following job {self.manifest.job_id} failed ({type(error).__name__}: {error})"
+            self.error = error if isinstance(error, GolemMagicError) else GolemMagicError(message)
+            self._finish(JobState.FAILED)
+        finally:
+            self._tidy()
+            self._beat.close()
+
+    def _loop(self) -> None:
+        shortest_s, longest_s = LOOK_S[self._share_is_local]
+        pause_s = shortest_s
+        while True:
+            news = self._look()
+            if self._is_complete() or self._clock.now() >= self._plan_at_s:
+                self._decide()
+            elif news:
+                self._publish()
+            if self._state.is_final:
+                return
+            if self._wake.wait(pause_s):
+                self._wake.clear()
+                news = True
+            pause_s = shortest_s if news else min(1.3 * pause_s, longest_s)
+
+    def _look(self) -> bool:
+        news = self.book.look()
+        now = self._clock.now()
+        if now >= min(self._beat_at_s, self._plan_at_s):
+            control = files.names(self.paths.control)
+            self._is_cancelled = self._is_cancelled or "cancel" in control
+            self._may_place = max(jobs.client_numbers(control), default=0) <= self._number
+            if self.n_tasks is None and "closed" in control:
+                self.n_tasks = count_inputs(self.paths)
+        if now >= self._beat_at_s:
+            self._beat.beat("-")
+            self._beat_at_s = now + self.manifest.beat_s
+        return news
+
+    def _is_complete(self) -> bool:
+        return self.n_tasks is not None and self.book.n_outcomes >= self.n_tasks
+
+    def _decide(self) -> None:
+        self._plan_at_s = self._clock.now() + PLAN_S
+        if self._is_cancelled:
+            self._placements.end()
+        for action in plan(self._see()):
+            match action:
+                case Place(count):
+                    self._placements.place(count)
+                    self._free_since_s = None
+                case Close(name):
+                    self._healer.close(name)
+                case Condemn(name):
+                    self._healer.condemn(name)
+                case Finish(state):
+                    self._finish(state)
+                    return
+        self._publish()
+
+    def _see(self) -> Seen:
+        eagerly = self._free_since_s is not None
+        self._placements.ask(n_outcomes=self.book.n_outcomes, eagerly=eagerly)
+        self._open = self.book.open_leases()
+        n_free = self._count_free()
+        trouble = self._placements.trouble
+        return Seen(
+            n_tasks=self.n_tasks,
+            n_outcomes=self.book.n_outcomes,
+            n_free=n_free,
+            free_s=0.0 if self._free_since_s is None else self._clock.now() - self._free_since_s,
+            leases=self._healer.watch(self._open, self._placements.has_ended),
+            lease_s=self.manifest.lease_s,
+            placements=self._placements.statuses,
+            workers=self.manifest.workers,
+            trouble_s=self._placements.trouble_s,
+            refused=trouble is not None and not trouble.transient,
+            n_bad=len(self._placements.bad),
+            is_cancelled=self._is_cancelled,
+            may_place=self._may_place,
+        )
+
+    @property
+    def _n_staged(self) -> int:
+        if self.n_tasks is not None:
+            return self.n_tasks
+        return self._staging.staged if self._staging else self.book.n_in_rounds
+
+    def _count_free(self) -> int:
+        """Count what nobody holds, and announce what has lain about since the last decision."""
+        beyond = max(0, self._n_staged - self.book.n_in_rounds)
+        free = self.book.free_leases(self.manifest.workers)
+        if not free and not beyond:
+            self._free_since_s = None
+        elif self._free_since_s is None:
+            self._free_since_s = self._clock.now()
+        elif free:
+            offered = set(files.names(self.paths.offers))
+            for lease in self.book.free_leases(self.manifest.workers, rounds_behind=2 if beyond else 0):
+                if lease.offer not in offered:
+                    files.touch(f"{self.paths.offers}/{lease.offer}")
+        return len(free) + beyond
+
+    def _tidy(self) -> None:
+        """Let placed workers leave by themselves, then see to it; queued ones are taken back."""
+        until, pause_s = self._clock.now() + TIDY_S, 0.02
+        while self._clock.now() < until and self.error is None:
+            self._placements.ask(n_outcomes=self.book.n_outcomes, now=True)
+            if not n_alive(self._placements.statuses) or self._placements.trouble is not None:
+                return
+            self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5)
+        self._placements.end()
+
+    # -- the picture -----------------------------------------------------------------------------------
+
+    def _finish(self, state: JobState) -> None:
+        if state is JobState.FAILED and self.error is None:
+            self.error = self._placements.trouble or self._no_workers()
+        self._ended_s = self._clock.now()
+        self._state = state
+        self._publish()
+
+    def _no_workers(self) -> NoWorkersError:
+        bad = self._placements.bad
+        n_errored = sum(status.n_errored for status in bad.values())
+        logs = sorted(name for name in files.names(self.paths.workers) if name.endswith(".log"))
+        tails = [tail for name in logs if (tail := files.tail(f"{self.paths.workers}/{name}").strip())]
+        reasons = [status.reason for status in bad.values() if status.reason]
+        said = (tails or reasons or ["none of them left a word"])[-1].splitlines()[-1]
+        message = (
+            f"{n_errored} workers in {len(bad)} placements ended before they published anything; the last "
+            f"said: {said} (logs in {self.paths.workers}; does the workers' Python exist there and see the "
+            f"share?)"
+        )
+        return NoWorkersError(message)
+
+    def _publish(self) -> None:
+        if not self._state.is_final:
+            if self.book.top is not None:
+                self._state = JobState.RUNNING
+            elif self._placements.statuses:
+                self._state = JobState.QUEUED
+        self._find_first_failure()
+        self._snapshot = self._picture()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _find_first_failure(self) -> None:
+        entry = self.book.lowest_failing
+        if entry is not None and entry is not self._first_failure_of:
+            self._first_failure_of = entry
+            found = outcome_files.first_failure(self.paths, entry)
+            if found is not None:
+                self._first_failure = (found[0], found[1].summary)
+
+    def _picture(self) -> JobSnapshot:
+        is_over = self._state.is_final
+        return JobSnapshot(
+            job_id=self.manifest.job_id,
+            function=self.manifest.function_name,
+            label=self.manifest.label,
+            state=self._state,
+            n_tasks=self.n_tasks,
+            n_staged=self._n_staged,
+            n_done=self.book.n_outcomes - self.book.n_failed,
+            n_failed=self.book.n_failed,
+            n_running=0 if is_over else len(self._open),
+            n_workers=0 if is_over else len({log.worker for log in self._open}),
+            elapsed_s=(self._ended_s or self._clock.now()) - self._born_s,
+            first_failure=self._first_failure,
+            note=self._note(),
+        )
+
+    def _note(self) -> str:
+        if self.error is not None:
+            return str(self.error)
+        if self._placements.trouble is not None and not self._state.is_final:
+            return f"the engine does not answer, asking again: {self._placements.trouble}"
+        return ""

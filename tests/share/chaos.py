@@ -1,0 +1,198 @@
+"""One job whose workers are killed and stopped at random, and what came of it."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fakes.process_engine import PYTHON, ProcessEngine
+
+from golem_magic import payload
+from golem_magic.clock import SystemClock
+from golem_magic.dispatcher import Dispatcher, Site
+from golem_magic.model import Digest, JobId
+from golem_magic.results import Results
+from golem_magic.share import jobs, outcome_files, runtime, store
+from golem_magic.share.inputs_log import InputWriter
+from golem_magic.share.layout import JobPaths, SharePaths
+
+
+@dataclass
+class Staged:
+    """A job on a share, ready to be dispatched."""
+
+    share: SharePaths
+    paths: JobPaths
+    manifest: jobs.Manifest
+    site: Site
+    engine: ProcessEngine
+
+
+def by_value(source: str, name: str, **names: Any) -> Callable[..., Any]:
+    """A function as a notebook cell would define it: it travels by value."""
+    namespace: dict[str, Any] = {"__name__": "__main__", **names}
+    exec(compile(source, "<cell>", "exec"), namespace)
+    return namespace[name]  # type: ignore[no-any-return]
+
+
+def stage(
+    root: Path,
+    roots: list[Path],
+    function: Callable[..., Any],
+    inputs: list[Any],
+    *,
+    workers: int,
+    chunk_size: int | None = None,
+    beat_s: float = 0.1,
+    lease_s: float = 1.0,
+) -> Staged:
+    """Put a job on the share, without a client's defaults."""
+    import threading
+
+    share = jobs.make_share(str(root))
+    digest = store.put(share, payload.dump_function(function, "f"))
+    job_id = JobId(os.urandom(16).hex())
+    manifest = jobs.Manifest(
+        job_id=job_id,
+        function_name="f",
+        label="",
+        python=".".join(map(str, __import__("sys").version_info[:2])),
+        function=digest,
+        common=None,
+        star=False,
+        workers=workers,
+        chunk_size=chunk_size,
+        beat_s=beat_s,
+        lease_s=lease_s,
+        max_attempts=3,
+        created_s=0.0,
+        on_error="raise",
+        host="here",
+        uid=os.geteuid(),
+    )
+    paths = share.job(job_id)
+    manifest_digest: Digest = jobs.make_job(paths, manifest)
+    writer = InputWriter(paths)
+    for start in range(0, len(inputs), 100):
+        block = inputs[start : start + 100]
+        writer.append(payload.dump(block), len(block))
+    writer.close()
+    engine = ProcessEngine(root, roots)
+    site = Site(
+        engine=lambda: engine,
+        lock=threading.Lock(),
+        argv=(PYTHON, runtime.stage(share), paths.root, manifest_digest),
+        label="f",
+        owner="tests",
+        share_is_local=True,
+    )
+    return Staged(share, paths, manifest, site, engine)
+
+
+@dataclass
+class Report:
+    """What a trial shows."""
+
+    executions: Counter[int]
+    kills: int
+    stops: int
+    seconds: float
+    outcomes: list[Any]
+
+    @property
+    def repeated(self) -> dict[int, int]:
+        return {task: count for task, count in self.executions.items() if count > 1}
+
+    @property
+    def most(self) -> int:
+        return max(self.executions.values())
+
+    def __str__(self) -> str:
+        return (
+            f"{self.seconds:.1f} s, {self.kills} SIGKILL, {self.stops} SIGSTOP; of {len(self.outcomes)} tasks "
+            f"{len(self.repeated)} ran more than once ({sum(self.repeated.values()) - len(self.repeated)} extra "
+            f"executions, most for one task {self.most})"
+        )
+
+
+def run_with_kills(
+    staged: Staged, calls: Path, *, n_events: int, seed: int, pause_s: float = 0.1, timeout_s: float = 120.0
+) -> Report:
+    """Dispatch a staged job while keepers and runners are killed and stopped at random."""
+    chance = random.Random(seed)
+    dispatcher = Dispatcher(staged.paths, staged.manifest, staged.site, SystemClock())
+    dispatcher.start()
+    results = Results(dispatcher)
+    stopped: list[tuple[float, int]] = []
+    kills = stops = 0
+    first_seen: dict[int, list[Any]] = {}
+    started = time.monotonic()
+    while not results.progress.state.is_final:
+        now = time.monotonic()
+        assert now - started < timeout_s, f"stuck: {results.progress}"
+        for until, pid in [pair for pair in stopped if pair[0] < now]:
+            stopped.remove((until, pid))
+            _signal(pid, signal.SIGCONT)
+        if kills + stops < n_events:
+            victim = _victim(staged.engine, chance)
+            if victim is not None and chance.random() < 0.6:
+                kills += _signal(victim, signal.SIGKILL)
+            elif victim is not None and _signal(victim, signal.SIGSTOP):
+                stopped.append((now + chance.uniform(0.1, 2.5), victim))
+                stops += 1
+        for entry in list(dispatcher.book.order):  # what was seen once must never change
+            if entry.start not in first_seen:
+                first_seen[entry.start] = outcome_files.read(staged.paths, entry)
+        time.sleep(chance.uniform(0.2, 1.8) * pause_s)
+    seconds = time.monotonic() - started
+    for _, pid in stopped:
+        _signal(pid, signal.SIGCONT)
+    outcomes = list(results)
+    for start, values in first_seen.items():
+        assert outcomes[start : start + len(values)] == values, f"outcomes from {start} on have changed"
+    executions = Counter(int(line) for line in calls.read_text().split())
+    return Report(executions, kills, stops, seconds, outcomes)
+
+
+def _victim(engine: ProcessEngine, chance: random.Random) -> int | None:
+    """A keeper or a runner, alike often."""
+    keepers = engine.keepers()
+    if not keepers:
+        return None
+    keeper = chance.choice(keepers)
+    if chance.random() < 0.5:
+        return keeper
+    children = _children(keeper)
+    return chance.choice(children) if children else keeper
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _signal(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def mount(bindfs: str, source: Path, target: Path) -> None:
+    """One more view of a folder, with caches as late as those of a network file system."""
+    target.mkdir()
+    caches = "attr_timeout=10,entry_timeout=10,negative_timeout=10"
+    subprocess.run([bindfs, "-o", caches, str(source), str(target)], check=True)
+
+
+def unmount(target: Path) -> None:
+    subprocess.run(["umount", "-l", str(target)], check=True)

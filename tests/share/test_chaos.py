@@ -1,0 +1,78 @@
+"""The assumption everything rests on, tried with real processes: each task gets exactly one outcome."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from share.chaos import by_value, mount, run_with_kills, stage, unmount
+
+FUNCTION = """
+import os, random, time
+
+def f(x):
+    with open(calls, "ab", buffering=0) as file:
+        file.write(b"%d\\n" % x)
+    time.sleep(random.choice([0, 0.0005, 0.002, 0.02 if x % 40 else 0.3]))
+    return x, os.getpid(), random.random()
+"""
+
+
+@pytest.fixture
+def views(tmp_path: Path, require: Callable[[str], str]) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and two caching mounts of it."""
+    bindfs = require("bindfs")
+    real = tmp_path / "real"
+    real.mkdir()
+    mounts = [tmp_path / "a", tmp_path / "b"]
+    for each in mounts:
+        mount(bindfs, real, each)
+    yield real, mounts
+    for each in mounts:
+        unmount(each)
+
+
+def test_kills_and_stops_on_two_caching_mounts_leave_one_outcome_per_task(
+    views: tuple[Path, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, mounts = views
+    calls = tmp_path / "calls"
+    calls.touch()
+    n_tasks = 7000
+    staged = stage(
+        mounts[0], mounts, by_value(FUNCTION, "f", calls=str(calls)), list(range(n_tasks)), workers=8
+    )
+
+    try:
+        report = run_with_kills(staged, calls, n_events=100, seed=1, pause_s=0.07)
+    finally:
+        staged.engine.close()
+
+    with capsys.disabled():
+        sys.stdout.write(f"\nchaos on two caching mounts: {report}\n")
+    assert [value[0] for value in report.outcomes] == list(range(n_tasks))
+    assert report.kills + report.stops >= 100
+    assert set(report.executions) == set(range(n_tasks))
+    assert report.most <= 4  # three losses, then it would have been condemned
+    extra = sum(report.repeated.values()) - len(report.repeated)
+    assert extra <= 20 * (report.kills + report.stops)  # 0.1 s of finished work and the task in flight
+
+
+def test_a_worker_that_starts_after_the_job_is_over_leaves_at_once(share: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.touch()
+    staged = stage(share, [share], by_value(FUNCTION, "f", calls=str(calls)), list(range(50)), workers=2)
+    try:
+        report = run_with_kills(staged, calls, n_events=0, seed=0)
+    finally:
+        staged.engine.close()
+
+    began = time.monotonic()
+    late = subprocess.run([*staged.site.argv, "5", "late", "0", "0"], capture_output=True, timeout=20)
+
+    assert late.returncode == 0, late.stderr
+    assert time.monotonic() - began < 5
+    assert report.repeated == {}
+    assert len(calls.read_text().split()) == 50
