@@ -126,9 +126,7 @@ class Results:
 
     def _outcome(self, position: int) -> Any:
         """The outcome of one task, waiting for it; files are cached one at a time."""
-        book = self._dispatcher.book
         entry = self._wait_for(position)
-        assert entry is not None or book is not None
         if entry is None:
             raise self._absence(position)
         if self._cached is None or self._cached[0] != entry:
@@ -170,17 +168,23 @@ class ResultIterator:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self.position = 0
-        self._first = 0
-        self._values: list[Any] = []
-        self._is_over = False
+        self._values: list[Any] = []  # of the file being read, last one first: handed out is gone
+        self._end = 0  # index behind that file
+        self._source_error = results._source_error
+
+    @property
+    def position(self) -> int:
+        """Index of the task whose result comes next."""
+        return self._end - len(self._values)
 
     def __iter__(self) -> ResultIterator:
         return self
 
     def __next__(self) -> Any:
         while True:
-            outcome = self._take()
+            if not self._values:
+                self._load()
+            outcome = self._values.pop()
             if type(outcome) is not Failure:
                 return outcome
             policy = self._results._on_error
@@ -191,38 +195,21 @@ class ResultIterator:
                 return error
             raise error
 
-    def _take(self) -> Any:
-        offset = self.position - self._first
-        if offset >= len(self._values):
-            self._load()
-            offset = self.position - self._first
-        outcome = self._values[offset]
-        self._values[offset] = None  # handed out: the caller alone keeps it
-        self.position += 1
-        return outcome
-
     def _load(self) -> None:
-        self._values = []
+        """Read the file that starts here, waiting for it."""
         results = self._results
-        entry = results._wait_for(self.position)
+        entry = results._wait_for(self._end)
         if entry is not None:
             self._values = outcome_files.read(results._dispatcher.paths, entry)
-            self._first = entry.start
+            self._values.reverse()
+            self._end = entry.end
             return
-        if results._is_behind_end(self.position):
-            self._end()
-        absence = results._absence(self.position)
-        self.position += 1
-        self._first = self.position
+        if results._is_behind_end(self._end):
+            error, self._source_error = self._source_error, None
+            raise error or StopIteration  # what ended the inputs, once
+        absence = results._absence(self._end)
+        self._end += 1
         raise absence
-
-    def _end(self) -> None:
-        """Raise what ended the inputs, once, then stop."""
-        error = self._results._source_error
-        if error is not None and not self._is_over:
-            self._is_over = True
-            raise error
-        raise StopIteration
 
 
 class CompletionIterator:
@@ -266,7 +253,8 @@ class CompletionIterator:
             raise results._absence(dispatcher.book.n_outcomes)
         entry = order[self._n_entries]
         self._n_entries += 1
-        self._values = outcome_files.read(dispatcher.paths, entry)[::-1]
+        self._values = outcome_files.read(dispatcher.paths, entry)
+        self._values.reverse()
         self._index = entry.start
 
 

@@ -25,6 +25,7 @@ _FOLDERS = ("share", "worker")
 _START = b"import sys\nfrom golem_magic.worker.main import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
+@cache
 def digest() -> Digest:
     """Digest of the worker's code as it is installed here, and of the bytecode's version."""
     value = hashlib.sha256(importlib.util.MAGIC_NUMBER)

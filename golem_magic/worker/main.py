@@ -10,7 +10,6 @@ The last three are what Golem appends to every command.
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
 
 from golem_magic.clock import SystemClock
 from golem_magic.errors import GolemMagicError
@@ -20,18 +19,12 @@ from golem_magic.share.layout import JobPaths, SharePaths
 from golem_magic.worker.keeper import Keeper, Post
 
 
-@cache
-def own_digest() -> Digest:
-    """Digest of the code loaded here; ask early, before the files may change."""
-    return runtime.digest()
-
-
 def own_arguments(argv: Sequence[str]) -> list[str] | None:
     """Give the worker's arguments if ``argv`` starts a worker with exactly the code loaded here.
 
     Whoever has this module loaded may then fork instead of starting an interpreter.
     """
-    if len(argv) < 3 or os.path.basename(argv[1]) != f"{own_digest()}.zip":
+    if len(argv) < 3 or os.path.basename(argv[1]) != f"{runtime.digest()}.zip":
         return None
     return list(argv[2:]) if os.path.realpath(argv[0]) == os.path.realpath(sys.executable) else None
 
