@@ -224,6 +224,7 @@ class Client:
             created_s=wall_time(),
             on_error=options.on_error,
             host=socket.gethostname(),
+            folder=_working_folder(),
             uid=os.geteuid(),
         )
 
@@ -423,6 +424,13 @@ def _checked_workers(value: object) -> int | None:
         return value
     message = f"workers is {value!r}: give a whole number from 1 up"
     raise SettingsError(message)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed under us
+        return "/"
 
 
 def _owner() -> str:

@@ -16,6 +16,7 @@ from typing import Protocol
 from golem_magic.clock import Clock
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements, Site
+from golem_magic.dispatcher.rivals import Rivals
 from golem_magic.errors import GolemMagicError, NoWorkersError
 from golem_magic.model import JobSnapshot, JobState
 from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
@@ -66,6 +67,7 @@ class Dispatcher:
         self._beat = files.BeatWriter(paths.client_beat(self._number))
         self._placements = Placements(paths, site, clock)
         self._healer = Healer(paths, manifest, f"client-{self._number}", clock)
+        self._rivals = Rivals(paths, self._number, manifest.lease_s, clock)
         self._changed = threading.Condition()
         self._wake = threading.Event()
         self._born_s = clock.now()
@@ -154,7 +156,7 @@ class Dispatcher:
         if now >= min(self._beat_at_s, self._plan_at_s):
             control = files.names(self.paths.control)
             self._is_cancelled = self._is_cancelled or "cancel" in control
-            self._may_place = max(jobs.client_numbers(control), default=0) <= self._number
+            self._may_place = not self._rivals.any_newer(control)
             if self.n_tasks is None and "closed" in control:
                 self.n_tasks = count_inputs(self.paths)
         if now >= self._beat_at_s:

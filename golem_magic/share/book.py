@@ -134,8 +134,8 @@ class Book:
         """Read what is new; tell whether anything was."""
         news = False
         for name in files.names(self._paths.rounds):
-            number = int(name)
-            if number in self._complete:
+            number = int(name) if name.isdigit() else -1  # a file system's own names are none of ours
+            if number < 0 or number in self._complete:
                 continue
             known = self.open_rounds.get(number)
             if known is None:

@@ -29,6 +29,7 @@ class Manifest:
         lease_s: Seconds of silence after which a lease is taken away.
         max_attempts: How often a task may end its worker.
         created_s: Seconds since 1970, for people.
+        folder: The client's working folder; workers that have it too work there.
     """
 
     format: int = FORMAT
@@ -47,6 +48,7 @@ class Manifest:
     created_s: float
     on_error: str
     host: str
+    folder: str
     uid: int
 
 

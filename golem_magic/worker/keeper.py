@@ -101,6 +101,8 @@ class Keeper:
             with suppress(OSError):
                 os.setpgid(0, 0)
             _die_with(keeper)
+            with suppress(OSError):  # another machine need not have it
+                os.chdir(self._post.manifest.folder)
             post = self._post
             runner = Runner(
                 post.share,

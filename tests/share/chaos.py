@@ -74,6 +74,7 @@ def stage(
         created_s=0.0,
         on_error="raise",
         host="here",
+        folder="/",
         uid=os.geteuid(),
     )
     paths = share.job(job_id)
