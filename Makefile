@@ -35,7 +35,7 @@ test: .venv/.has-test
 	@$(RUN) -m pytest $(ARGS)
 
 lab: .venv/.has-lab
-	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(ARGS)
+	@test "$$(id -u)" -ne 0 || root=--allow-root; $(RUN) -m jupyterlab --notebook-dir=notebooks $$root $(ARGS)
 
 lint: .venv/.has-test
 	@$(RUN) -m ruff format --check $(CODE)

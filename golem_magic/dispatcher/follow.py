@@ -169,6 +169,9 @@ class Dispatcher:
 
     def _decide(self) -> None:
         self._plan_at_s = self._clock.now() + PLAN_S
+        if self._is_complete():
+            self._finish(JobState.DONE)
+            return
         if self._is_cancelled:
             self._placements.end()
         for action in plan(self._see()):
@@ -186,7 +189,7 @@ class Dispatcher:
         self._publish()
 
     def _see(self) -> Seen:
-        eagerly = self._free_since_s is not None
+        eagerly = self._is_cancelled or self._free_since_s is not None
         self._placements.ask(n_outcomes=self.book.n_outcomes, eagerly=eagerly)
         self._open = self.book.open_leases()
         n_free = self._count_free()

@@ -20,6 +20,7 @@ from golem_magic.share.layout import JobPaths
 ASK_S = (0.1, 3.0)  # pauses between two questions to the engine, growing
 EAGER_ASK_S = 0.25  # the longest pause while there is work that nobody holds, on a local engine
 RETRY_S = (0.2, 5.0)  # pauses between two requests that the engine did not answer
+END_S = 1.0  # between two wishes that workers be gone
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +65,7 @@ class Placements:
         self._n_placed = 0
         self._ask_at_s = 0.0
         self._ask_pause_s = ASK_S[0]
-        self._retry_at_s = 0.0
+        self._retry_at_s = self._end_at_s = 0.0
         self._bad: dict[NativeId, PlacementStatus] = {}
         self._outcomes_when_bad = 0
         self._recover()
@@ -137,9 +138,10 @@ class Placements:
                 self._bad[native] = status
 
     def end(self) -> None:
-        """Wish all workers gone."""
+        """Wish all workers gone; repeated wishes are spaced out."""
         ids = self.unfinished
-        if ids:
+        if ids and self._clock.now() >= self._end_at_s:
+            self._end_at_s = self._clock.now() + END_S
             self._tell(lambda engine: engine.cancel(ids))
 
     def has_ended(self, worker: str) -> bool:
