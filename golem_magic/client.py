@@ -1,13 +1,14 @@
 """Putting the pieces together for one map; finding a job again; the default client."""
 
 import getpass
+import inspect
 import os
 import platform
 import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from typing import Any, Final, Literal, cast, get_args
 
 from golem_magic import payload
@@ -113,7 +114,7 @@ class Client:
             chunk_size=_checked_chunk_size(chunk_size),
             on_error=_checked_on_error(on_error),
             workers=_checked_workers(workers),
-            label=label or "",
+            label=_checked_label(label),
             star=star,
             unordered=unordered,
         )
@@ -180,8 +181,10 @@ class Client:
         _refuse_recursion()
         settings = self.settings.for_engine(engine) if engine else self.settings
         name = _checked_function(function)
+        self._engine(settings)  # an engine that does not exist is told before an input is drawn
         drawer = Drawer(inputs)
         first = drawer.next_block()
+        _check_arguments(function, name, options, first)
         frame = _dump_inputs(first, 0)
         share = self._share(settings)
         digests = _stage_objects(share, function, name, options)
@@ -388,7 +391,8 @@ def _refuse_later(later: dict[str, object]) -> None:
         if name not in LATER:
             message = f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}"
             raise SettingsError(message)
-        if value != LATER[name]:
+        default = LATER[name]
+        if type(value) is not type(default) or value != default:  # comparing an array gives no truth value
             message = f"option {name!r} is not available yet: leave it out"
             raise SettingsError(message)
 
@@ -398,6 +402,34 @@ def _checked_function(function: object) -> str:
         message = f"{function!r} cannot be called: the first argument is the function"
         raise SettingsError(message)
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _check_arguments(function: Callable[..., Any], name: str, options: MapOptions, first: list[Any]) -> None:
+    """Refuse a function that cannot take what each task will give it, as far as can be told here."""
+    n_arguments = 1
+    if options.star:
+        if not first or not isinstance(first[0], Sized):
+            return
+        n_arguments = len(first[0])
+    n_arguments += options.has_common
+    try:  # a wrapper's own arguments count, whatever it wraps
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*[None] * n_arguments)
+    except TypeError as error:
+        common = ", the common data last" if options.has_common else ""
+        given = f"{n_arguments} argument{'s' if n_arguments > 1 else ''}{common}"
+        message = f"{name} cannot be called with {given} ({error}): change its parameters, star or common"
+        raise SettingsError(message) from error
+
+
+def _checked_label(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    message = f"label is {value!r}: give text"
+    raise SettingsError(message)
 
 
 def _checked_chunk_size(value: object) -> int | None:
