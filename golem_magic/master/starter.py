@@ -15,6 +15,7 @@ from golem_magic.clock import Clock, SystemClock
 from golem_magic.master.trees import MARK_LENGTH, MARK_VARIABLE
 
 MAX_PAUSE_S = 5.0
+SEEDS = "packages"  # file in the state folder: what tasks have imported
 ROOT = Path(golem_magic.__file__).parent.parent
 # Without the current folder on its path, where a user's file may hide a standard module; our
 # own folder comes last, which matters only to a copy that is not installed.
@@ -22,7 +23,7 @@ BOOT = """
 import sys
 sys.path.append(sys.argv[1])
 from golem_magic.master.zygote import main
-main(int(sys.argv[2]))
+main(int(sys.argv[2]), sys.argv[3])
 """
 
 
@@ -115,7 +116,7 @@ def _spawn(work: Path) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, its = socket.socketpair()
     with its:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOT, str(ROOT), str(its.fileno())],
+            [sys.executable, "-P", "-c", BOOT, str(ROOT), str(its.fileno()), str(work.parent / SEEDS)],
             pass_fds=[its.fileno()],
             stdin=subprocess.DEVNULL,
             cwd=work,

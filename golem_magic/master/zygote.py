@@ -8,7 +8,8 @@ It talks with the server over one socket, a JSON object per line::
                        {"is_ready": true}                                  once, when warm
 
 It has no threads, so that forking is safe, and runs in the folder that the tasks run in. It
-has imported what a worker needs, so that a fork is at work within milliseconds. When the
+has imported what a worker needs, and the installed packages that earlier tasks used, so that
+a fork is at work within milliseconds. When the
 server is gone it leaves without touching the tasks: they belong to the share, and a killed
 master must cost a restart and nothing else.
 """
@@ -29,11 +30,14 @@ import traceback
 from typing import Any, NoReturn
 
 import golem_magic.worker
+from golem_magic.master.seedbed import Seedbed
 from golem_magic.master.trees import MARK_LENGTH, MARK_VARIABLE
+from golem_magic.worker import seeds
 from golem_magic.worker.main import main as be_a_worker
 from golem_magic.worker.main import own_arguments
 
 CANNOT_START = 127  # as a shell says it
+IDLE_S = 0.2  # without orders and tasks for so long, there is time to import something ahead
 APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 # By Python or by us; being ignored is inherited, and other programs do not expect it.
 IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
@@ -42,8 +46,10 @@ IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 class Zygote:
     """The loop of this process: orders in, news out."""
 
-    def __init__(self, server: socket.socket) -> None:
+    def __init__(self, server: socket.socket, seeds_path: str) -> None:
         self._server = server
+        self._seeds_path = seeds_path
+        self._seedbed = Seedbed(seeds_path)
         server.set_inheritable(False)  # it was, to get here
         self._keys: dict[int, int] = {}
         self._mark_address = _mark_address()
@@ -60,11 +66,18 @@ class Zygote:
         self._tell({"is_ready": True})
         pending = b""
         while True:
-            readable, _, _ = select.select([self._server.fileno(), self._wake_in], [], [])
+            may_plant = not self._keys and sys.platform == "linux" and self._seedbed.has_wishes
+            pause_s = IDLE_S if may_plant else None
+            readable, _, _ = select.select([self._server.fileno(), self._wake_in], [], [], pause_s)
+            if not readable:
+                self._seedbed.plant_one()
+                gc.freeze()
             if self._wake_in in readable:
                 os.read(self._wake_in, 4096)
                 self._reap()
             if self._server.fileno() in readable:
+                if not self._keys and not pending and self._seedbed.is_stale():
+                    self._start_afresh()
                 received = self._server.recv(1 << 20)
                 if not received:
                     return
@@ -74,6 +87,8 @@ class Zygote:
 
     def _start(self, order: dict[str, Any]) -> None:
         arguments = own_arguments(order["argv"])
+        if arguments is not None and self._seedbed.is_stale():
+            arguments = None  # an interpreter of its own, with the packages as they are now
         try:
             pid = _spawn(order) if arguments is None else self._fork(order, arguments)
         except OSError as error:  # the task failed: no such program, or no more processes allowed
@@ -82,6 +97,11 @@ class Zygote:
         else:
             self._keys[pid] = order["key"]
             self._tell({"key": order["key"], "pid": pid, "is_worker": arguments is not None})
+
+    def _start_afresh(self) -> NoReturn:
+        """Become a new interpreter with the same socket; what the server has sent waits there."""
+        self._server.set_inheritable(True)
+        os.execv(sys.executable, sys.orig_argv)
 
     def _fork(self, order: dict[str, Any], arguments: list[str]) -> int:
         pid = os.fork()
@@ -136,6 +156,7 @@ class Zygote:
         the zygote's under /proc, so the mark is written over the place kept for it there.
         """
         os.environ[MARK_VARIABLE] = mark
+        os.environ[seeds.VARIABLE] = self._seeds_path
         if self._mark_address:
             ctypes.memmove(self._mark_address, mark.encode()[:MARK_LENGTH].ljust(MARK_LENGTH), MARK_LENGTH)
 
@@ -154,6 +175,7 @@ def _warm_up() -> None:
 
     Freezing keeps the forks' collections from touching, and so copying, the shared pages.
     """
+    seeds.tame_threads()
     for module in pkgutil.iter_modules(golem_magic.worker.__path__, "golem_magic.worker."):
         if not module.name.endswith(".__main__"):
             importlib.import_module(module.name)
@@ -218,7 +240,9 @@ def _flush_and_exit(code: int) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def main(descriptor: int) -> None:
-    """Serve the server at the other end of this socket."""
+def main(descriptor: int, seeds_path: str) -> None:
+    """Serve the server at the other end of this socket; workers note there what they have loaded."""
     with socket.socket(fileno=descriptor) as server, contextlib.suppress(ConnectionError):
-        Zygote(server).run()  # a broken connection is the server's death, like the end of its orders
+        Zygote(
+            server, seeds_path
+        ).run()  # a broken connection is the server's death, like the end of its orders

@@ -20,6 +20,7 @@ from golem_magic.share import files
 from golem_magic.share.book import LeaseLog, read_lease_log
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths, SharePaths, signature
+from golem_magic.worker import seeds
 from golem_magic.worker.page import NONE, Page
 from golem_magic.worker.runner import Runner
 
@@ -103,7 +104,7 @@ class Keeper:
             _die_with(keeper)
             with suppress(OSError):  # another machine need not have it
                 os.chdir(self._post.manifest.folder)
-            post = self._post
+            post, loaded_before = self._post, frozenset(sys.modules)
             runner = Runner(
                 post.share,
                 post.paths,
@@ -115,6 +116,7 @@ class Keeper:
                 self._clock,
             )
             runner.run(resume, dict(self._condemned))
+            seeds.note(loaded_before)
             code = 0
         except BaseException:  # noqa: BLE001 - the process ends here; its log says why
             sys.excepthook(*sys.exc_info())

@@ -16,6 +16,7 @@ from golem_magic.errors import GolemMagicError
 from golem_magic.model import Digest, WorkerId
 from golem_magic.share import jobs, runtime
 from golem_magic.share.layout import JobPaths, SharePaths
+from golem_magic.worker import seeds
 from golem_magic.worker.keeper import Keeper, Post
 
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if os.path.isdir(os.path.dirname(job_folder)) else 1
     worker = WorkerId(f"{placement[:8]}-{task}-{os.urandom(2).hex()}")
     _log_to(paths.log(worker))
+    seeds.tame_threads()
     os.environ["GOLEM_MAGIC_JOB"] = os.path.basename(job_folder)
     try:
         manifest = jobs.read_manifest(paths, Digest(digest))
