@@ -12,6 +12,7 @@ gives every buffer memory of its own, so that keeping one array does not keep
 its neighbours.
 """
 
+import functools
 import hashlib
 import io
 import linecache
@@ -87,6 +88,14 @@ class Source(Protocol):
         """Fill ``buffer`` as far as there is data."""
 
 
+_Cache = type(functools.cache(len))
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    """The function with an empty ``lru_cache`` around it, as it had here."""
+    return functools.lru_cache(**parameters)(function)  # type: ignore[no-any-return]  # as callable as it was
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
     """Remembers which files the functions that travel by value came from."""
 
@@ -97,7 +106,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is FunctionType and obj.__globals__.get("__name__") == "__main__":
             self.files.add(obj.__code__.co_filename)
+        if isinstance(obj, BaseException) and _has_own_init(type(obj)):
+            return _make_error, (type(obj), obj.args, obj.__dict__)
+        if type(obj) is _Cache and obj.__module__ == "__main__":  # else it would go by name
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
         return super().reducer_override(obj)
+
+
+def _has_own_init(kind: type[BaseException]) -> bool:
+    """Whether ``kind(*args)``, which is how exceptions unpickle, may not be how it is made."""
+    return type(kind.__init__) is FunctionType and kind.__reduce__ is BaseException.__reduce__
+
+
+def _make_error(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    try:
+        error = kind(*args)
+    except Exception:  # noqa: BLE001 - its __init__ wants something else than what it told its base
+        error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def dump(*objects: object) -> Frame:
@@ -165,18 +193,18 @@ def read(source: Source, size: int, checksum: int) -> Any:
     """
     reader = _Checked(source)
     head = reader.take(_HEAD.size)
-    n_buffers = _unpack(head)[0]
-    table = reader.take(8 * n_buffers)
-    lengths = _lengths(memoryview(bytes(head) + bytes(table)))
-    at, pieces = _HEAD.size + len(table), []
-    for offset, length in _places(lengths):
+    head += reader.take(min(8 * _unpack(head)[0], size))
+    places = _places(_lengths(memoryview(head)))
+    _check_size(places, size)  # before any memory is asked for: the lengths may be damaged
+    at, pieces = len(head), []
+    for offset, length in places:
         reader.take(offset - at)
         pieces.append(reader.take(length))
         at = offset + length
-    if at != size or reader.checksum != checksum:
-        message = f"{size} bytes with checksum {checksum:08x} expected, {at} with {reader.checksum:08x} found"
+    if reader.checksum != checksum:
+        message = f"checksum {checksum:08x} expected, {reader.checksum:08x} found"
         raise FormatError(message)
-    return pickle.Unpickler(io.BytesIO(pieces[0]), buffers=pieces[1:]).load()
+    return pickle.loads(pieces[0], buffers=pieces[1:])
 
 
 def digest(view: memoryview) -> Digest:
@@ -240,6 +268,9 @@ def _unpack(head: bytes | bytearray | memoryview) -> tuple[int, int]:
 
 def _lengths(view: memoryview) -> list[int]:
     n_buffers, stream_length = _unpack(view)
+    if 8 * n_buffers > len(view) - _HEAD.size:
+        message = f"{len(view)} bytes are too few for a frame of {n_buffers} buffers"
+        raise FormatError(message)
     return [stream_length, *struct.unpack_from(f"<{n_buffers}Q", view, _HEAD.size)]
 
 
@@ -253,8 +284,16 @@ def _places(lengths: list[int]) -> list[tuple[int, int]]:
     return places
 
 
+def _check_size(places: list[tuple[int, int]], size: int) -> None:
+    found = sum(places[-1])
+    if found != size:
+        message = f"{size} bytes expected, its head speaks of {found}"
+        raise FormatError(message)
+
+
 def _pieces(view: memoryview) -> list[Part]:
     """Head, stream and buffers of a frame in memory."""
     places = _places(_lengths(view))
+    _check_size(places, len(view))
     n_buffers = len(places) - 1
     return [view[: _HEAD.size + 8 * n_buffers], *(view[at : at + length] for at, length in places)]

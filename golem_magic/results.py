@@ -51,6 +51,7 @@ class Results:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the job is over or ``timeout`` seconds have passed; tell whether it is over."""
+        __tracebackhide__ = True
         self._dispatcher.wait(lambda: False, timeout)
         return self.progress.state.is_final
 
@@ -64,11 +65,12 @@ class Results:
 
     def to_list(self) -> list[Any]:
         """All results, waiting for them."""
+        __tracebackhide__ = True
         return list(self)
 
     def errors(self) -> dict[int, BaseException]:
         """The exceptions of the tasks that have failed so far, by task index."""
-        found: dict[int, BaseException] = {}
+        found = outcomes.Errors()
         for entry in sorted(self._dispatcher.book.order):
             if entry.failed:
                 for position, outcome in enumerate(outcome_files.read(self._dispatcher.paths, entry)):
@@ -85,6 +87,7 @@ class Results:
         return _Values(CompletionIterator(self)) if self._unordered else ResultIterator(self)
 
     def __next__(self) -> Any:
+        __tracebackhide__ = True
         if self._own is None:
             self._own = ResultIterator(self)
         return next(self._own)
@@ -101,6 +104,7 @@ class Results:
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
+        __tracebackhide__ = True
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = index + len(self) if index < 0 else index
@@ -118,14 +122,17 @@ class Results:
     def __repr__(self) -> str:
         snapshot = self.progress
         total = "?" if snapshot.n_tasks is None else snapshot.n_tasks
-        failed = f", {snapshot.n_failed} failed" if snapshot.n_failed else ""
-        return (
-            f"<Results of {snapshot.function}: {snapshot.state}, "
-            f"{snapshot.n_done}/{total} done{failed}, job {self.job_id[:8]}>"
-        )
+        line = f"<Results of {snapshot.function}: {snapshot.state}, {snapshot.n_done}/{total} done"
+        if snapshot.n_failed:
+            line += f", {snapshot.n_failed} failed"
+        if snapshot.first_failure is not None:
+            index, message = snapshot.first_failure
+            line += f" (task {index}: {message})"
+        return f"{line}, job {self.job_id[:8]}>"
 
     def _outcome(self, position: int) -> Any:
         """The outcome of one task, waiting for it; files are cached one at a time."""
+        __tracebackhide__ = True
         entry = self._wait_for(position)
         if entry is None:
             raise self._absence(position)
@@ -135,6 +142,7 @@ class Results:
 
     def _wait_for(self, position: int) -> Done | None:
         """The entry that holds a task's outcome; None if it will never come."""
+        __tracebackhide__ = True
         book = self._dispatcher.book
         entry = book.entry_with(position)
         if entry is None:
@@ -155,7 +163,7 @@ class Results:
     def _absence(self, position: int) -> GolemMagicError:
         """Why a task has no outcome and will get none."""
         if self._dispatcher.error is not None:
-            return self._dispatcher.error
+            return self._dispatcher.error.with_traceback(None)  # else each raise would add its frames
         if self.progress.state is JobState.CANCELLED:
             return JobCancelled(f"job {self.job_id[:8]} was cancelled before task {position} had an outcome")
         snapshot = self.progress
@@ -181,6 +189,7 @@ class ResultIterator:
         return self
 
     def __next__(self) -> Any:
+        __tracebackhide__ = True
         while True:
             if not self._values:
                 self._load()
@@ -197,6 +206,7 @@ class ResultIterator:
 
     def _load(self) -> None:
         """Read the file that starts here, waiting for it."""
+        __tracebackhide__ = True
         results = self._results
         entry = results._wait_for(self._end)
         if entry is not None:
@@ -225,6 +235,7 @@ class CompletionIterator:
         return self
 
     def __next__(self) -> tuple[int, Any]:
+        __tracebackhide__ = True
         while True:
             while not self._values:
                 self._load()
@@ -242,6 +253,7 @@ class CompletionIterator:
             raise error
 
     def _load(self) -> None:
+        __tracebackhide__ = True
         results = self._results
         dispatcher = results._dispatcher
         order = dispatcher.book.order
@@ -268,4 +280,5 @@ class _Values:
         return self
 
     def __next__(self) -> Any:
+        __tracebackhide__ = True
         return next(self._pairs)[1]

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "results": "dispatcher errors model outcomes share",
     "client": "clock dispatcher engines errors inputs model outcomes payload results settings share",
     "progress": "model",
-    "magics": "cells client errors model progress results settings",
+    "magics": "cells client errors model outcomes progress results settings",
 }
 ROOT = Path(golem_magic.__file__).parent
 NOTEBOOK_SIDE = {"IPython", "ipywidgets", "traitlets", "requests", "nbformat", "dask", "asyncio"}

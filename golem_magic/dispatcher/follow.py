@@ -96,11 +96,14 @@ class Dispatcher:
 
     def close_inputs(self, n_tasks: int) -> None:
         """Learn from this process that all inputs are staged, sooner than the share would tell."""
-        self.n_tasks = n_tasks
+        with self._changed:
+            self.n_tasks = n_tasks
+            self._snapshot = self._picture()
         self._wake.set()
 
     def wait(self, ready: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Wait until ``ready()`` or the job is over, in steps that an interrupt can end."""
+        __tracebackhide__ = True
         until = None if timeout_s is None else self._clock.now() + timeout_s
         with self._changed:
             while not ready() and not self._state.is_final:
@@ -272,8 +275,8 @@ class Dispatcher:
             elif self._placements.statuses:
                 self._state = JobState.QUEUED
         self._find_first_failure()
-        self._snapshot = self._picture()
         with self._changed:
+            self._snapshot = self._picture()
             self._changed.notify_all()
 
     def _find_first_failure(self) -> None:

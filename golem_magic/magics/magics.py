@@ -18,14 +18,14 @@ from IPython.core.magic import (
 )
 from traitlets import Bool
 
-from golem_magic import cells
+from golem_magic import cells, outcomes
 from golem_magic.cells import LineOptions
 from golem_magic.errors import CellError, GolemMagicError
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
 from golem_magic.magics.running import Shell, evaluate, read_cell
 from golem_magic.magics.tables import job_table
-from golem_magic.model import JobSnapshot
+from golem_magic.model import JobSnapshot, JobState
 from golem_magic.settings import load_settings
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ class GolemMagics(Magics):
         inputs = evaluate(self._shell, asked.inputs, names)
         return self._map(function, inputs, keywords, asked.options, out=asked.options.out)
 
-    @no_var_expand
     @line_magic
     def golem(self, line: str) -> "Results | None":
         """See to jobs that are there already.
@@ -197,6 +196,11 @@ class GolemMagics(Magics):
         for _results, view in self._shown:
             view.refresh()
         self._shown = [(results, view) for results, view in self._shown if _is_unfinished(results)]
+
+    def name_file(self, file: str) -> str | None:
+        """Give the name that the shell's own tracebacks have for a cell: remote lines get it too."""
+        found = self._shell.compile.format_code_name(file)
+        return " ".join(found) if found else None
 
     def close(self) -> None:
         """Let go of the client; jobs run on."""
@@ -266,19 +270,21 @@ class GolemMagics(Magics):
                 sys.stdout.write(f"stopped waiting; job {job} goes on - cancel it with %golem cancel {job}\n")
 
     def _cancel(self, job: str) -> None:
+        """Cancel on the share, so that a job that this kernel has given up ends for all others too."""
         value = self._shell.user_ns.get(job)
-        if _progress(value) is None:
-            job_id = self.client.cancel(job)
-        else:
-            value.cancel()
-            job_id = value.job_id
-        sys.stdout.write(f"job {job_id[:8]} is cancelled; results that are there stay\n")
+        job_id = self.client.cancel(job if _progress(value) is None else value.job_id)
+        is_done = any(each.job_id == job_id and each.state is JobState.DONE for each in self.client.jobs())
+        fate = (
+            "was over already: nothing to cancel" if is_done else "is cancelled; results that are there stay"
+        )
+        sys.stdout.write(f"job {job_id[:8]} {fate}\n")
 
 
 def load(shell: Shell, *, make_client: "Callable[[], Client] | None" = None) -> None:
     """Register magics and completion; cheap, since kernels may do it at every start."""
     unload(shell)
     magics = GolemMagics(shell, make_client=make_client)
+    outcomes.call_files(magics.name_file)
     shell.register_magics(magics)
     shell.events.register("post_run_cell", magics.refresh_views)
     if getattr(shell, "Completer", None) is not None:
@@ -298,6 +304,7 @@ def unload(shell: Shell) -> None:
     shell.events.unregister("post_run_cell", magics.refresh_views)
     if magics.matcher in getattr(getattr(shell, "Completer", None), "custom_matchers", ()):
         shell.Completer.custom_matchers.remove(magics.matcher)
+    outcomes.call_files(outcomes.own_name)
     magics.close()
 
 

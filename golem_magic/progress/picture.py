@@ -74,7 +74,7 @@ def headline(snapshot: JobSnapshot) -> str:
 def _state(snapshot: JobSnapshot) -> str:
     match snapshot.state:
         case JobState.STAGING:
-            return "drawing inputs"
+            return "drawing inputs" if snapshot.n_tasks is None else "starting"
         case JobState.QUEUED:
             return "queued, no worker yet"
         case JobState.RUNNING:

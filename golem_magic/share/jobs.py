@@ -29,7 +29,7 @@ class Manifest:
         lease_s: Seconds of silence after which a lease is taken away.
         max_attempts: How often a task may end its worker.
         created_s: Seconds since 1970, for people.
-        folder: The client's working folder; workers that have it too work there.
+        folder: The client's working folder; workers that have it too work there and import from it.
     """
 
     format: int = FORMAT

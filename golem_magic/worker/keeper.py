@@ -104,6 +104,7 @@ class Keeper:
             _die_with(keeper)
             with suppress(OSError):  # another machine need not have it
                 os.chdir(self._post.manifest.folder)
+                sys.path.append(self._post.manifest.folder)
             post, loaded_before = self._post, frozenset(sys.modules)
             runner = Runner(
                 post.share,
