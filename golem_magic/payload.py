@@ -106,9 +106,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is FunctionType and obj.__globals__.get("__name__") == "__main__":
             self.files.add(obj.__code__.co_filename)
+        if isinstance(obj, BaseException) and _has_own_init(type(obj)):
+            return _make_error, (type(obj), obj.args, obj.__dict__)
         if type(obj) is _Cache and obj.__module__ == "__main__":  # else it would go by name
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         return super().reducer_override(obj)
+
+
+def _has_own_init(kind: type[BaseException]) -> bool:
+    """Whether ``kind(*args)``, which is how exceptions unpickle, may not be how it is made."""
+    return type(kind.__init__) is FunctionType and kind.__reduce__ is BaseException.__reduce__
+
+
+def _make_error(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    try:
+        error = kind(*args)
+    except Exception:  # noqa: BLE001 - its __init__ wants something else than what it told its base
+        error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def dump(*objects: object) -> Frame:
@@ -187,7 +204,7 @@ def read(source: Source, size: int, checksum: int) -> Any:
     if reader.checksum != checksum:
         message = f"checksum {checksum:08x} expected, {reader.checksum:08x} found"
         raise FormatError(message)
-    return pickle.Unpickler(io.BytesIO(pieces[0]), buffers=pieces[1:]).load()
+    return pickle.loads(pieces[0], buffers=pieces[1:])
 
 
 def digest(view: memoryview) -> Digest:
