@@ -230,6 +230,7 @@ class CompletionIterator:
         self._n_entries = 0
         self._index = 0
         self._values: list[Any] = []
+        self._source_error = results._source_error
 
     def __iter__(self) -> CompletionIterator:
         return self
@@ -261,7 +262,8 @@ class CompletionIterator:
             dispatcher.wait(lambda: len(order) > self._n_entries)
         if self._n_entries >= len(order):
             if dispatcher.snapshot().state is JobState.DONE:
-                raise StopIteration
+                error, self._source_error = self._source_error, None
+                raise error or StopIteration  # what ended the inputs, once
             raise results._absence(dispatcher.book.n_outcomes)
         entry = order[self._n_entries]
         self._n_entries += 1
