@@ -103,7 +103,11 @@ def read_manifest(paths: JobPaths, digest: Digest | None = None) -> Manifest:
             f"{paths.manifest} has format {version}, this golem_magic reads {FORMAT}: use the other version"
         )
         raise FormatError(message)
-    return Manifest(**record)
+    try:
+        return Manifest(**record)
+    except TypeError as error:
+        message = f"{paths.manifest} is damaged ({error}): submit the job again"
+        raise FormatError(message) from error
 
 
 def manifest_digest(paths: JobPaths) -> Digest:

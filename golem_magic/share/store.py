@@ -49,8 +49,12 @@ def get(paths: SharePaths, digest: Digest) -> memoryview:
             raise FormatError(message) from error
         finally:
             os.close(fd)
-    if payload.digest(view) != digest:
-        message = f"{path} is not what its name says: it was altered, submit the job again"
+    try:
+        found = str(payload.digest(view))
+    except FormatError as error:
+        found = str(error)
+    if found != digest:
+        message = f"{path} is not what its name says ({found}): it was altered, submit the job again"
         raise FormatError(message)
     return view
 
