@@ -31,7 +31,12 @@ def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, 
     """
     n_tasks, n_failed = counts
     name = data_name(start, start + n_tasks, n_failed, frame.size, frame.checksum(), writer)
-    files.create(f"{paths.data}/{name}", frame.parts)
+    path = f"{paths.data}/{name}"
+    try:
+        files.create(path, frame.parts)
+    except FileExistsError:  # of a runner of this worker that died before its entry; nobody reads it
+        os.unlink(path)
+        files.create(path, frame.parts)
     return DATA_LINK + name
 
 

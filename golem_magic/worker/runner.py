@@ -136,8 +136,6 @@ class Runner:
                     tasks = None
                 tasks = tasks or islice(todo, len(out), None)
                 run(tenure, call, tasks)
-            except RevokedError:
-                raise
             except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the outcome
                 tenure.errors[len(out)] = self._failure("raised", error)
                 out.append(None)
@@ -145,7 +143,9 @@ class Runner:
             with tenure.lock:
                 if len(out) >= len(todo) or tenure.revoked:
                     return
-            tasks = None  # a cut was taken back
+                if len(out) - tenure.published >= self._entry_room(tenure):
+                    tenure.publish(len(out), self._unpicklable)
+            tasks = None  # a cut was taken back, or it was time to publish
 
     def _run_fast(self, tenure: Tenure, call: Call, tasks: Iterator[Any]) -> None:
         append = tenure.out.append
@@ -154,15 +154,14 @@ class Runner:
             append(call(value))
 
     def _run_marked(self, tenure: Tenure, call: Call, tasks: Iterator[Any]) -> None:
+        """Return early when it is time to publish: trouble there must not look like a task's."""
         out, marks, base = tenure.out, self._page.marks, tenure.base
-        room = self._entry_room()
+        room = self._entry_room(tenure)
         for value in tasks:
             marks[_TASK_WORD] = base + len(out)
             out.append(call(value))
             if len(out) - tenure.published >= room:
-                with tenure.lock:
-                    tenure.publish(len(out), self._unpicklable)
-                room = self._entry_room(tenure)
+                return
 
     def _run_condemned(self, tenure: Tenure, condemned: dict[int, Failure]) -> None:
         """Run up to the last task that must not be tried again, giving it its failure instead."""
@@ -178,9 +177,9 @@ class Runner:
                 out.append(self._call(tenure.todo[len(out)]))
         condemned.clear()
 
-    def _entry_room(self, tenure: Tenure | None = None) -> float:
+    def _entry_room(self, tenure: Tenure) -> float:
         """How many outcomes make one publication."""
-        mean = (tenure.mean_bytes if tenure else 0.0) or self._pace.outcome_bytes
+        mean = tenure.mean_bytes or self._pace.outcome_bytes
         return max(1.0, ENTRY_ROOM / mean) if mean else float("inf")
 
     def _learn(self, tenure: Tenure, busy_s: float, share_s: float) -> None:
