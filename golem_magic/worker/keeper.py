@@ -51,7 +51,7 @@ class Keeper:
         self._attempts: dict[int, int] = {}
         self._condemned: dict[int, Failure] = {}
         self._n_runners = 0
-        self._last_death: tuple[str, int] = ("", 0)
+        self._last_death = ("", 0, 0)
         self._n_alike = 0
         self._runner = 0
         self._runner_is_stopped = False
@@ -79,8 +79,8 @@ class Keeper:
                 return 1
 
     def _is_stuck(self, resume: LeaseLog | None) -> bool:
-        """Whether runners die at one place more often than blaming a task can explain."""
-        death = (self._page.lease, resume.done_to if resume else 0)
+        """Whether runners die at one place again and again, and no task can be charged with it."""
+        death = (self._page.lease, resume.done_to if resume else 0, sum(self._attempts.values()))
         self._n_alike = self._n_alike + 1 if death == self._last_death else 1
         self._last_death = death
         return self._n_alike > MOST_ALIKE
