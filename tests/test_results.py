@@ -342,15 +342,33 @@ def test_an_own_base_exception_becomes_a_task_error(client: Client) -> None:
     assert type(caught.value.__cause__) is namespace["Halt"]
 
 
+@pytest.mark.meets("G-16")
+def test_an_exception_whose_init_takes_more_than_its_text_keeps_its_class(client: Client) -> None:
+    source = (
+        "class TwoParts(Exception):\n"
+        "    def __init__(self, one, two):\n"
+        "        super().__init__(f'{one} and {two}')\n"
+        "        self.two = two\n"
+        "def fail(x):\n"
+        "    raise TwoParts(1, x)\n"
+    )
+    names = cell(source)
+
+    with pytest.raises(names["TwoParts"], match="1 and 2") as caught:
+        list(client.map(names["fail"], [2]))
+
+    assert caught.value.two == 2
+
+
 def test_an_exception_that_cannot_be_rebuilt_becomes_a_task_error(client: Client) -> None:
     source = (
         "import threading\n"
-        "class TwoParts(Exception):\n"  # pickle calls it with one argument
-        "    def __init__(self, one, two):\n"
-        "        super().__init__(f'{one} and {two}')\n"
+        "class Unmade(Exception):\n"
+        "    def __reduce__(self):\n"
+        "        return (open, ('/nowhere/at/all',))\n"
         "def fail(x):\n"
         "    if x:\n"
-        "        raise TwoParts(1, 2)\n"
+        "        raise Unmade('1 and 2')\n"
         "    raise ValueError(threading.Lock())\n"
     )
     results = client.map(cell(source)["fail"], [0, 1], on_error="return")
@@ -359,8 +377,8 @@ def test_an_exception_that_cannot_be_rebuilt_becomes_a_task_error(client: Client
 
     assert type(unsent) is type(unmade) is TaskError
     assert str(unsent).startswith("task 0 raised ValueError: <unlocked _thread.lock")
-    assert str(unmade) == "task 1 raised TwoParts: 1 and 2"
-    assert "raise TwoParts(1, 2)" in unmade.__notes__[0]
+    assert str(unmade) == "task 1 raised Unmade: 1 and 2"
+    assert "raise Unmade('1 and 2')" in unmade.__notes__[0]
 
 
 @pytest.mark.meets("G-17", "G-28")
