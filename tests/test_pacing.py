@@ -44,6 +44,13 @@ def test_a_length_is_positive_within_the_rest_and_grows_at_most_fourfold(
     assert length <= 4 * max(previous, 1)
 
 
+@pytest.mark.parametrize(("previous", "length"), [(0, 4), (1, 4), (10, 40), (2000, 8000)])
+def test_a_length_grows_fourfold_where_nothing_else_stops_it(previous: int, length: int) -> None:
+    pace = Pace(task_s=1e-6)
+
+    assert next_length(pace, previous=previous, remaining=10**9, slots=2, workers=2) == length
+
+
 @pytest.mark.parametrize("previous", [0, 1, 1000])
 def test_a_worker_that_has_measured_nothing_does_not_lengthen(previous: int) -> None:
     length = next_length(Pace(), previous=previous, remaining=10**9, slots=2, workers=2)

@@ -334,6 +334,7 @@ class Sharing(RuleBasedStateMachine):
         self.number = itertools.count()
         self.outcomes: dict[int, str] = {}
         self.taken: set[Lease] = set()
+        self.closed: set[Lease] = set()
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -353,12 +354,12 @@ class Sharing(RuleBasedStateMachine):
                 self.outcomes[task] = entry.file
         return made
 
-    @initialize(length=st.integers(1, 12), slots=st.integers(1, 4))
+    @initialize(length=st.integers(1, 40), slots=st.integers(1, 2))
     def open_the_first_round(self, length: int, slots: int) -> None:
         self.open_round(length=length, slots=slots, short=0)
 
     @precondition(lambda self: self.n_rounds < 4)
-    @rule(length=st.integers(1, 12), slots=st.integers(1, 4), short=st.integers(0, 5))
+    @rule(length=st.integers(1, 40), slots=st.integers(1, 3), short=st.integers(0, 5))
     def open_round(self, length: int, slots: int, short: int) -> None:
         end = self.end + max(1, length * slots - short)
         os.mkdir(f"{self.paths.rounds}/{self.n_rounds}")
@@ -378,7 +379,7 @@ class Sharing(RuleBasedStateMachine):
         self.taken.add(lease)
         return Owner(lease, worker)
 
-    @rule(owner=owners, count=st.integers(1, 12))
+    @rule(owner=owners, count=st.integers(1, 6))
     def publish(self, owner: Owner, count: int) -> None:
         """Alive or taken for dead: an owner goes on until an entry of somebody else stops it."""
         end = min(owner.end, owner.at + count)
@@ -390,9 +391,9 @@ class Sharing(RuleBasedStateMachine):
         else:
             owner.is_over = True
 
-    @rule(owner=owners, keep=st.integers(1, 12))
-    def cut(self, owner: Owner, keep: int) -> None:
-        at = owner.at + keep
+    @rule(owner=owners, share=st.floats(0, 1))
+    def cut(self, owner: Owner, share: float) -> None:
+        at = owner.at + 1 + int(share * (owner.end - owner.at))
         if owner.is_over or at >= owner.end:
             return
         if self.enter(owner.lease, f"cut:{at}", owner.n_entries):
@@ -412,6 +413,7 @@ class Sharing(RuleBasedStateMachine):
         else:
             target = "lost:client-1"
         assert self.enter(lease, target, logs[lease].next_entry)
+        self.closed.add(lease)
 
     @invariant()
     def every_task_is_in_exactly_one_place(self) -> None:
@@ -421,6 +423,7 @@ class Sharing(RuleBasedStateMachine):
             for task in range(entry.start, entry.end):
                 places[task].append(f"done {entry.file}")
         for log in book.open_leases():
+            assert log.lease not in self.closed
             for task in range(log.done_to, log.end):
                 places[task].append(f"held {log.lease}")
         for lease in book.free_leases(self.workers):
