@@ -11,9 +11,10 @@ continues here.
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from golem_magic.clock import Clock
+from golem_magic.clock import Clock, wall_time
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements, Site
 from golem_magic.dispatcher.rivals import Rivals
@@ -70,7 +71,7 @@ class Dispatcher:
         self._rivals = Rivals(paths, self._number, manifest.lease_s, clock)
         self._changed = threading.Condition()
         self._wake = threading.Event()
-        self._born_s = clock.now()
+        self._born_s = clock.now() - max(0.0, wall_time() - manifest.created_s)
         self._ended_s: float | None = None
         self._beat_at_s = self._plan_at_s = 0.0
         self._state = JobState.STAGING
@@ -81,7 +82,7 @@ class Dispatcher:
         self._first_failure: tuple[int, str] | None = None
         self._first_failure_of: object = None
         self._look()
-        self._snapshot = self._picture()
+        self._catch_up()
 
     # -- what others use -------------------------------------------------------------------------------
 
@@ -250,9 +251,22 @@ class Dispatcher:
     def _finish(self, state: JobState) -> None:
         if state is JobState.FAILED and self.error is None:
             self.error = self._placements.trouble or self._no_workers()
-        self._ended_s = self._clock.now()
+        if self._ended_s is None:
+            self._ended_s = self._clock.now()
         self._state = state
         self._publish()
+
+    def _catch_up(self) -> None:
+        """Draw the first picture, of a job found again too; if that is over, its time stands still."""
+        self._open = self.book.open_leases()
+        is_over = self._is_complete() or (self._is_cancelled and not self._open)
+        if not is_over:
+            self._publish()
+            return
+        with suppress(OSError):  # it is being removed
+            ended_s = os.stat(self.paths.data if self._is_complete() else self.paths.cancel).st_mtime
+            self._ended_s = self._born_s + max(0.0, ended_s - self.manifest.created_s)
+        self._finish(JobState.DONE if self._is_complete() else JobState.CANCELLED)
 
     def _no_workers(self) -> NoWorkersError:
         bad = self._placements.bad
