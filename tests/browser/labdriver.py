@@ -25,7 +25,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -271,6 +271,13 @@ class Notebook:
             assert time.monotonic() < deadline, f"{text!r} not seen in {timeout_s} s, but:\n{seen[-2000:]}"
             self.page.wait_for_timeout(30)
         return seen
+
+    def wait_until(self, is_so: Callable[[], bool], *, timeout_s: float = 30.0) -> None:
+        """Wait until something seen on the page is so."""
+        deadline = time.monotonic() + timeout_s
+        while not is_so():
+            assert time.monotonic() < deadline, f"not seen in {timeout_s} s"
+            self.page.wait_for_timeout(30)
 
     def click(self, label: str, *, cell: int) -> None:
         """Press a button among the cell's outputs."""

@@ -20,14 +20,14 @@ view = JobView(job.snapshot, cancel=cancel).show()
 BUSY = "import time\nwhile not job.snapshot().state.is_final: time.sleep(0.05)\nprint('waited')"
 
 
-def done_percent(notebook: Notebook) -> float:
+def done_percent(notebook: Notebook, cell: int = 0) -> float:
     """How much of the bar its first part fills, as the browser has laid it out."""
-    output = notebook.output(0)
-    part, whole = output.locator("td").first.bounding_box(), output.locator("table").bounding_box()
-    assert part
-    assert whole
+    measured = (
+        "area => ['td', 'table'].map(part => area.querySelector(part).getBoundingClientRect().toJSON())"
+    )
+    part, whole = notebook.output(cell).evaluate(measured)  # at one moment: the next picture replaces both
     assert part["height"] >= 10
-    return 100 * part["width"] / whole["width"]
+    return float(100 * part["width"] / whole["width"])
 
 
 def test_the_bar_moves_while_a_later_cell_runs(open_notebook: OpenNotebook) -> None:

@@ -1,5 +1,6 @@
-"""A shell without a kernel, and magics in it with a client that runs everything here."""
+"""A shell without a kernel, with a client that runs everything here; and a real kernel."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 from fakes.here_client import HereClient
 from IPython.core.interactiveshell import InteractiveShell
+from kernel_session import ROOT, KernelSession, started_kernel
 from traitlets.config import Config
 
 from golem_magic.magics import load, unload
@@ -65,3 +67,13 @@ def refusal(shell: Shell, capsys: pytest.CaptureFixture[str]) -> Callable[[str],
         return str(line.removeprefix("UsageError: "))
 
     return refusal
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, state_dir: Path) -> Iterator[KernelSession]:
+    """A kernel that reads our configuration file as an installed one would, and a world of its own."""
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    shutil.copy(ROOT / "jupyter-config/ipython_kernel_config.json", profile)
+    with started_kernel(tmp_path) as kernel:
+        yield kernel
