@@ -104,18 +104,26 @@ def test_errors_of_a_job_from_another_kernel_name_its_files(tmp_path: Path, stat
 
     with started_kernel(tmp_path) as kernel:
         kernel.run("%load_ext golem_magic")
+        found = kernel.value(f"__import__('golem_magic').attach('{job}').progress")
         attached = kernel.run(f"%golem attach {job} -o out")
         failed = kernel.run("out[2]")
 
-    assert "3/4 done, 1 failed" in attached.data[0]["text/plain"]  # true counts in the first picture
+    # True from the first picture on.
+    assert "JobState.DONE" in found
+    assert "n_done=3, n_failed=1" in found
+    assert "finished with errors, 3/4 done, 1 failed" in attached.data[0]["text/plain"]
     assert re.search(r'File "[^"]+\.py", line 4, in inverse\n    return invert\(x\)\n', failed.text)
 
 
 def test_each_raise_of_what_ended_a_job_shows_only_its_own_frames(kernel: KernelSession) -> None:
     kernel.run("%%golemize -o out [1] --quiet\nimport time\ndef nap(x):\n    time.sleep(600)")
-    kernel.run("%golem cancel out")
+    kernel.run("out.cancel()\nout.wait()")
+    cancelled = kernel.run("list(out)")
+    # A job is given up when nothing can be placed for long; here only its reason matters.
+    kernel.run("import golem_magic\nout._dispatcher.error = golem_magic.NoWorkersError('no worker came')")
 
     first, second = kernel.run("list(out)"), kernel.run("list(out)")
 
-    assert re.search(r"JobCancelled: job \w{8} was cancelled before task 0 had an outcome", first.text)
+    assert re.search(r"JobCancelled: job \w{8} was cancelled before task 0 had an outcome", cancelled.text)
+    assert "NoWorkersError: no worker came" in first.text
     assert len(second.text.splitlines()) == len(first.text.splitlines())
