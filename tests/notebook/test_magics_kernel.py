@@ -169,3 +169,19 @@ def test_a_notebook_run_without_a_browser_keeps_the_end_of_its_jobs(tmp_path: Pa
     assert [output["output_type"] for output in mapped] == ["display_data"]
     assert "30/30 done" in mapped[0]["data"]["text/plain"][0]
     assert set(mapped[0]["data"]) == {"text/plain", "text/html"}  # no widget, which would be dead
+
+
+def test_an_engine_that_does_not_answer_is_told_under_the_cell(kernel: Kernel) -> None:
+    kernel.run(
+        "import os, time\nos.environ['GOLEM_MAGIC_SERVER_URL'] = 'http://127.0.0.1:9'  # nobody listens"
+    )
+    kernel.run("%golem_map -o out abs [-1] --engine golem --workers 1")
+    kernel.run("views = [view for _, view in get_ipython().magics_manager.registry['GolemMagics']._shown]")
+    waiting = "while not out.progress.note: time.sleep(0.01)\nviews[0]"  # the kernel has a deadline
+
+    [shown] = kernel.run(waiting).data
+    kernel.run("out.cancel()")
+
+    for kind in ("text/plain", "text/html"):
+        assert "the engine does not answer, asking again: " in shown[kind]
+        assert "http://127.0.0.1:9" in shown[kind]
