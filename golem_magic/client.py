@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sized
+from dataclasses import replace
 from typing import Any, Final, Literal, cast, get_args
 
 from golem_magic import payload
@@ -132,7 +133,7 @@ class Client:
         paths = share.job(jobs.find_job(share, str(job_id)))
         manifest = jobs.read_manifest(paths)
         digest = jobs.manifest_digest(paths)
-        site = self._site(self.settings, share, manifest, digest)
+        site = self._site_of(share, manifest, digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock)
         dispatcher.start()
         policy = _checked_on_error(on_error or manifest.on_error)
@@ -227,6 +228,7 @@ class Client:
             created_s=wall_time(),
             on_error=options.on_error,
             host=socket.gethostname(),
+            engine=settings.engine,
             folder=_working_folder(),
             uid=os.geteuid(),
         )
@@ -241,6 +243,15 @@ class Client:
             owner=_owner(),
             share_is_local=engine.share_is_local,
         )
+
+    def _site_of(self, share: SharePaths, manifest: Manifest, digest: Digest) -> Site:
+        """Where a job that was found again runs; where its engine is not set up here, we only watch."""
+        try:
+            site = self._site(self.settings.for_engine(manifest.engine), share, manifest, digest)
+        except SettingsError:
+            site = self._site(self.settings, share, manifest, digest)
+            return replace(site, engine=None)
+        return site
 
     def _share(self, settings: Settings) -> SharePaths:
         if settings.share is None:  # load_settings has seen to it; a hand-made Settings may not

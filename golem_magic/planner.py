@@ -44,7 +44,8 @@ class Seen:
         free_s: For how long there have been some without a break.
         trouble_s: Seconds since the engine last answered, 0 if it did.
         refused: The engine refused for good.
-        n_bad: Placements in a row that ended badly without an outcome in between.
+        n_bad: Placements in a row that are gone and brought no outcome.
+        is_orphaned: The client that was drawing the inputs has died over it.
         may_place: This client is the one that places workers.
     """
 
@@ -60,6 +61,7 @@ class Seen:
     refused: bool = False
     n_bad: int = 0
     is_cancelled: bool = False
+    is_orphaned: bool = False
     may_place: bool = True
 
 
@@ -101,6 +103,8 @@ def plan(seen: Seen) -> list[Action]:
     if seen.is_cancelled:
         over = all(_is_lost(lease, seen.lease_s) for lease in seen.leases)
         return [Finish(JobState.CANCELLED)] if over else []
+    if seen.is_orphaned:
+        return [Finish(JobState.FAILED)]
     healing: list[Action] = [
         Condemn(lease.name) if lease.is_deadly else Close(lease.name)
         for lease in seen.leases
@@ -135,9 +139,8 @@ def _missing_workers(seen: Seen) -> int:
 
 def _has_failed(seen: Seen) -> bool:
     """Nothing runs and nothing can be placed any more."""
-    if not seen.may_place or (n_alive(seen.placements) and not seen.refused):
+    if not seen.may_place or any(not _is_lost(lease, seen.lease_s) for lease in seen.leases):
         return False
-    if any(not _is_lost(lease, seen.lease_s) for lease in seen.leases):
-        return False
-    out_of_patience = seen.trouble_s > PATIENCE_S[bool(seen.placements)]
-    return seen.refused or out_of_patience or seen.n_bad >= MOST_BAD_PLACEMENTS
+    if seen.trouble_s > PATIENCE_S[bool(seen.placements)]:  # what it last said of workers is old news
+        return True
+    return not n_alive(seen.placements) and (seen.refused or seen.n_bad >= MOST_BAD_PLACEMENTS)

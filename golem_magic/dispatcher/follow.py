@@ -10,6 +10,7 @@ continues here.
 
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -18,7 +19,7 @@ from golem_magic.clock import Clock, wall_time
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements, Site
 from golem_magic.dispatcher.rivals import Rivals
-from golem_magic.errors import GolemMagicError, NoWorkersError
+from golem_magic.errors import FormatError, GolemMagicError, JobError, NoWorkersError, ShareError
 from golem_magic.model import JobSnapshot, JobState
 from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
 from golem_magic.share import files, jobs, outcome_files
@@ -28,6 +29,7 @@ from golem_magic.share.layout import JobPaths
 
 LOOK_S = {True: (0.001, 0.02), False: (0.005, 1.0)}  # shortest and longest pause between looks: local share?
 PLAN_S = 0.05  # decisions other than "it is done" need not be taken at every look
+SHARE_PATIENCE_S = 120.0  # with a share that cannot be read; chosen by feel
 TIDY_S = 2.0  # so long placed workers may take to leave by themselves when the job is over
 
 
@@ -63,20 +65,22 @@ class Dispatcher:
         self.n_tasks: int | None = None
         self._clock = clock
         self._staging = staging
-        self._share_is_local = site.share_is_local
-        self._number = jobs.become_client(paths, f"{manifest.host}-{os.getpid()}")
+        self._site = site
+        self._number = jobs.become_client(paths, f"{manifest.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         self._beat = files.BeatWriter(paths.client_beat(self._number))
         self._placements = Placements(paths, site, clock)
         self._healer = Healer(paths, manifest, f"client-{self._number}", clock)
         self._rivals = Rivals(paths, self._number, manifest.lease_s, clock)
         self._changed = threading.Condition()
         self._wake = threading.Event()
+        self._is_started = False
+        self._unwell_since_s: float | None = None
+        self._share_note = ""
         self._born_s = clock.now() - max(0.0, wall_time() - manifest.created_s)
         self._ended_s: float | None = None
         self._beat_at_s = self._plan_at_s = 0.0
         self._state = JobState.STAGING
         self._is_cancelled = False
-        self._may_place = True
         self._free_since_s: float | None = None
         self._open: list[LeaseLog] = []
         self._first_failure: tuple[int, str] | None = None
@@ -87,7 +91,11 @@ class Dispatcher:
     # -- what others use -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Follow the job from now on, in a thread of its own."""
+        """Follow the job from now on, in a thread of its own; once, however often it is asked for."""
+        with self._changed:
+            if self._is_started:
+                return
+            self._is_started = True
         name = f"golem-{self.manifest.job_id[:8]}"
         threading.Thread(target=self._follow, name=name, daemon=True).start()
 
@@ -139,14 +147,10 @@ class Dispatcher:
             self._beat.close()
 
     def _loop(self) -> None:
-        shortest_s, longest_s = LOOK_S[self._share_is_local]
+        shortest_s, longest_s = LOOK_S[self._site.share_is_local]
         pause_s = shortest_s
         while True:
-            news = self._look()
-            if self._is_complete() or self._clock.now() >= self._plan_at_s:
-                self._decide()
-            elif news:
-                self._publish()
+            news = self._round()
             if self._state.is_final:
                 return
             if self._wake.wait(pause_s):
@@ -154,13 +158,32 @@ class Dispatcher:
                 news = True
             pause_s = shortest_s if news else min(1.3 * pause_s, longest_s)
 
+    def _round(self) -> bool:
+        """Look, decide, act; trouble with the share may pass, and is told meanwhile."""
+        try:
+            news = self._look()
+            if self._is_complete() or self._clock.now() >= self._plan_at_s:
+                self._decide()
+            elif news:
+                self._publish()
+        except (OSError, ShareError) as error:
+            now = self._clock.now()
+            self._unwell_since_s = self._unwell_since_s or now
+            if isinstance(error, FormatError) or now - self._unwell_since_s > SHARE_PATIENCE_S:
+                raise
+            self._share_note = f"the share does not answer, asking again: {error}"
+            self._publish()
+            return False
+        self._unwell_since_s, self._share_note = None, ""
+        return news
+
     def _look(self) -> bool:
         news = self.book.look()
         now = self._clock.now()
         if now >= min(self._beat_at_s, self._plan_at_s):
             control = files.names(self.paths.control)
             self._is_cancelled = self._is_cancelled or "cancel" in control
-            self._may_place = not self._rivals.any_newer(control)
+            self._rivals.look(control)
             if self.n_tasks is None and "closed" in control:
                 self.n_tasks = count_inputs(self.paths)
         if now >= self._beat_at_s:
@@ -192,12 +215,23 @@ class Dispatcher:
                     return
         self._publish()
 
+    def _is_orphaned(self) -> bool:
+        """Whether the client that was drawing the inputs has died over it."""
+        is_staging_elsewhere = self.n_tasks is None and self._staging is None
+        return is_staging_elsewhere and not self._rivals.any_alive
+
+    def _half_staged(self) -> JobError:
+        message = (
+            f"job {self.manifest.job_id[:8]} lost its client while that was drawing the inputs: the "
+            f"{self.book.n_outcomes} results that are there can be read, for the others map again"
+        )
+        return JobError(message)
+
     def _see(self) -> Seen:
         eagerly = self._is_cancelled or self._free_since_s is not None
         self._placements.ask(n_outcomes=self.book.n_outcomes, eagerly=eagerly)
         self._open = self.book.open_leases()
         n_free = self._count_free()
-        trouble = self._placements.trouble
         return Seen(
             n_tasks=self.n_tasks,
             n_outcomes=self.book.n_outcomes,
@@ -208,10 +242,11 @@ class Dispatcher:
             placements=self._placements.statuses,
             workers=self.manifest.workers,
             trouble_s=self._placements.trouble_s,
-            refused=trouble is not None and not trouble.transient,
+            refused=self._placements.refused,
             n_bad=len(self._placements.bad),
             is_cancelled=self._is_cancelled,
-            may_place=self._may_place,
+            is_orphaned=self._is_orphaned(),
+            may_place=not self._rivals.any_newer,
         )
 
     @property
@@ -237,8 +272,10 @@ class Dispatcher:
 
     def _tidy(self) -> None:
         """Let placed workers leave by themselves, then see to it; queued ones are taken back."""
+        if self.error is not None:  # workers that go on may still be of use to another client
+            return
         until, pause_s = self._clock.now() + TIDY_S, 0.02
-        while self._clock.now() < until and self.error is None:
+        while self._clock.now() < until:
             self._placements.ask(n_outcomes=self.book.n_outcomes, now=True)
             if not n_alive(self._placements.statuses) or self._placements.trouble is not None:
                 return
@@ -250,7 +287,7 @@ class Dispatcher:
 
     def _finish(self, state: JobState) -> None:
         if state is JobState.FAILED and self.error is None:
-            self.error = self._placements.trouble or self._no_workers()
+            self.error = self._why_given_up()
         if self._ended_s is None:
             self._ended_s = self._clock.now()
         self._state = state
@@ -267,6 +304,11 @@ class Dispatcher:
             ended_s = os.stat(self.paths.data if self._is_complete() else self.paths.cancel).st_mtime
             self._ended_s = self._born_s + max(0.0, ended_s - self.manifest.created_s)
         self._finish(JobState.DONE if self._is_complete() else JobState.CANCELLED)
+
+    def _why_given_up(self) -> GolemMagicError:
+        if self._is_orphaned():
+            return self._half_staged()
+        return self._placements.trouble or self._no_workers()
 
     def _no_workers(self) -> NoWorkersError:
         bad = self._placements.bad
@@ -297,9 +339,10 @@ class Dispatcher:
         entry = self.book.lowest_failing
         if entry is not None and entry is not self._first_failure_of:
             self._first_failure_of = entry
-            found = outcome_files.first_failure(self.paths, entry)
-            if found is not None:
-                self._first_failure = (found[0], found[1].summary)
+            with suppress(Exception):  # what cannot be loaded here is told to whoever reads it
+                found = outcome_files.first_failure(self.paths, entry)
+                if found is not None:
+                    self._first_failure = (found[0], found[1].summary)
 
     def _picture(self) -> JobSnapshot:
         is_over = self._state.is_final
@@ -324,4 +367,6 @@ class Dispatcher:
             return str(self.error)
         if self._placements.trouble is not None and not self._state.is_final:
             return f"the engine does not answer, asking again: {self._placements.trouble}"
-        return ""
+        if self._site.engine is None and not self._state.is_final:
+            return f"only watched: its engine, {self.manifest.engine}, is not set up here"
+        return self._share_note

@@ -30,7 +30,8 @@ class Site:
     """Where a job runs.
 
     Attributes:
-        engine: Gives the engine; called in the dispatcher's thread, when first needed.
+        engine: Gives the engine; called in the dispatcher's thread, when first needed. None
+            if it is not ours to use: then the job is only watched and healed.
         lock: Held while the engine is used: it serves all jobs of a client.
         argv: The worker's command, up to and including the manifest's digest.
         label: Free text shown with placements.
@@ -38,7 +39,7 @@ class Site:
         share_is_local: All workers see the share without slow caches.
     """
 
-    engine: Callable[[], Engine]
+    engine: Callable[[], Engine] | None
     lock: threading.Lock
     argv: tuple[str, ...]
     label: str
@@ -51,6 +52,7 @@ class Placements:
 
     Attributes:
         trouble: Why the engine could not be reached or refused, None if it answered last.
+        refused: It refused for good to place workers.
         statuses: The engine's newest word on each placement.
     """
 
@@ -61,13 +63,15 @@ class Placements:
         self.statuses: dict[NativeId, PlacementStatus] = {}
         self.trouble: EngineError | None = None
         self._trouble_since_s: float | None = None
+        self.refused = False
         self._wish: tuple[NativeId, int] | None = None
         self._n_placed = 0
         self._ask_at_s = 0.0
         self._ask_pause_s = ASK_S[0]
         self._retry_at_s = self._end_at_s = 0.0
         self._bad: dict[NativeId, PlacementStatus] = {}
-        self._outcomes_when_bad = 0
+        self._n_outcomes = 0
+        self._n_outcomes_at: dict[NativeId, int] = {}  # when it was placed
         self._recover()
 
     @property
@@ -77,7 +81,7 @@ class Placements:
 
     @property
     def bad(self) -> Mapping[NativeId, PlacementStatus]:
-        """Placements in a row that ended badly without an outcome in between."""
+        """Placements in a row that are gone and brought no outcome."""
         return self._bad
 
     @property
@@ -104,9 +108,11 @@ class Placements:
             owner=self._site.owner,
         )
         if self._tell(lambda engine: engine.submit(spec)) is None:
+            self.refused = self.trouble is not None and not self.trouble.transient
             self._retry_at_s = now + min(RETRY_S[1], max(RETRY_S[0], self.trouble_s / 2))
             return
         self._wish = None
+        self._n_outcomes_at[native_id] = self._n_outcomes
         self.statuses[native_id] = PlacementStatus(state=PlacementState.PENDING, n_workers=count)
         self._n_placed += count
         self._ask_pause_s = ASK_S[0]
@@ -130,16 +136,21 @@ class Placements:
         if answers is None:
             return
         self.statuses.update(answers)
-        if n_outcomes > self._outcomes_when_bad:
+        self._judge(answers, n_outcomes)
+
+    def _judge(self, answers: Mapping[NativeId, PlacementStatus], n_outcomes: int) -> None:
+        """Placements that are gone without an outcome since they were made are bad; any outcome forgives."""
+        if n_outcomes > self._n_outcomes:
             self._bad.clear()
-            self._outcomes_when_bad = n_outcomes
+            self._n_outcomes = n_outcomes
         for native, status in answers.items():
-            if status.state is PlacementState.ENDED and status.n_errored:
+            is_gone = status.state in (PlacementState.ENDED, PlacementState.UNKNOWN)
+            if is_gone and self._n_outcomes_at.get(native, 0) == n_outcomes:
                 self._bad[native] = status
 
     def end(self) -> None:
         """Wish all workers gone; repeated wishes are spaced out."""
-        ids = self.unfinished
+        ids = self.unfinished + ([self._wish[0]] if self._wish else [])
         if ids and self._clock.now() >= self._end_at_s:
             self._end_at_s = self._clock.now() + END_S
             self._tell(lambda engine: engine.cancel(ids))
@@ -154,6 +165,8 @@ class Placements:
 
     def _tell(self, word: Callable[[Engine], Answer]) -> Answer | None:
         """Use the engine; None, and a note of the trouble, if it could not be used."""
+        if self._site.engine is None:
+            return None
         try:
             with self._site.lock:
                 answer = word(self._site.engine())

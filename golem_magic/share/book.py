@@ -63,7 +63,7 @@ class LeaseLog:
     def is_closed(self) -> bool:
         """Whether its owner may not continue: lost, or somebody else wrote the last outcome."""
         last = self.entries.get(self.next_entry - 1)
-        return isinstance(last, Lost) or (isinstance(last, Done) and last.writer != self.worker)
+        return isinstance(last, Lost) or (isinstance(last, Done) and signer(last.writer) != self.worker)
 
     def successors(self, workers: int) -> list[Lease]:
         """What became free of this lease, as leases to be had.
@@ -153,12 +153,13 @@ class Book:
         found = self.done.get(task)
         if found is not None:
             return found
-        if len(self._starts) != len(self.done):
-            self._starts = sorted(list(self.done))  # noqa: C414 - list() first: one step, whoever adds meanwhile
-        position = bisect.bisect_right(self._starts, task) - 1
+        starts = self._starts
+        if len(starts) != len(self.done):
+            starts = self._starts = sorted(list(self.done))  # noqa: C414 - list() first: one step, whoever adds
+        position = bisect.bisect_right(starts, task) - 1
         if position < 0:
             return None
-        found = self.done[self._starts[position]]
+        found = self.done[starts[position]]
         return found if task < found.end else None
 
     @property

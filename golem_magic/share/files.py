@@ -6,7 +6,9 @@ look-up is remembered by network file systems); nothing that decides is ever
 changed. Small changing files (beats) are overwritten in place, fixed width.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -61,11 +63,19 @@ def link(target: str, path: str) -> bool:
     Returns:
         Whether the name says ``target`` now because of us. A name that exists
         with exactly our target is ours: the request was sent twice.
+
+    Raises:
+        OSError: It could not be created, or is there and cannot be read: nothing is decided.
     """
     try:
         os.symlink(target, path)
     except FileExistsError:
-        return read_link(path) == target
+        try:
+            return os.readlink(path) == target
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # no link at all is not ours
+                raise
+            return False
     return True
 
 
@@ -73,7 +83,7 @@ def read_link(path: str) -> str | None:
     """What a link says; None if it is not there, or not yet."""
     try:
         return os.readlink(path)
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
@@ -83,6 +93,14 @@ def names(folder: str) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
+
+
+def is_folder(path: str) -> bool:
+    """Whether a folder is there; trouble in asking is raised, not taken for a no."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def touch(path: str) -> None:
@@ -120,14 +138,18 @@ class BeatWriter:
         self.beat("-")
 
     def beat(self, word: str) -> None:
-        """Count one up; a full disk does not keep us from it."""
+        """Count one up; a full disk does not keep us from it. After closing: nothing."""
         self._count += 1
+        if self._fd < 0:
+            return
         with suppress(OSError):
             os.pwrite(self._fd, f"{self._count} {word}".encode().ljust(BEAT_BYTES - 1) + b"\n", 0)
 
     def close(self) -> None:
-        """Stop beating."""
-        os.close(self._fd)
+        """Stop beating; doing it twice is harmless."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def read_beat(path: str) -> tuple[int, str] | None:
@@ -146,8 +168,6 @@ def read_beat(path: str) -> tuple[int, str] | None:
 
 
 def _remedy(error: OSError) -> str:
-    import errno
-
     remedies = {
         errno.ENOSPC: "the disk is full, free space there or choose another share",
         errno.EDQUOT: "your quota is used up, free space there or choose another share",

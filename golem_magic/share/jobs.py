@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ class Manifest:
         lease_s: Seconds of silence after which a lease is taken away.
         max_attempts: How often a task may end its worker.
         created_s: Seconds since 1970, for people.
+        engine: Name of the engine whose workers run the job.
         folder: The client's working folder; workers that have it too work there and import from it.
     """
 
@@ -48,6 +48,7 @@ class Manifest:
     created_s: float
     on_error: str
     host: str
+    engine: str
     folder: str
     uid: int
 
@@ -61,7 +62,7 @@ def make_share(root: str) -> SharePaths:
     paths = SharePaths(root)
     with files.explained("make", root):
         os.makedirs(root, mode=0o700, exist_ok=True)
-        for folder in (paths.jobs, paths.objects, paths.runtimes, paths.trash):
+        for folder in (paths.jobs, paths.objects, paths.runtimes):
             files.make_folder(folder)
     return paths
 
@@ -141,14 +142,6 @@ def find_job(paths: SharePaths, prefix: str) -> JobId:
     known = f"{len(found)} jobs start so, give more digits" if found else "%golem jobs lists those there are"
     message = f"no single job {prefix} in {paths.jobs}: {known}"
     raise ShareError(message)
-
-
-def remove_job(paths: SharePaths, job_id: JobId) -> None:
-    """Take a job away: first out of sight, then for good."""
-    trash = f"{paths.trash}/{job_id}.{os.urandom(4).hex()}"
-    with files.explained("remove", paths.job(job_id).root):
-        os.rename(paths.job(job_id).root, trash)
-    shutil.rmtree(trash, ignore_errors=True)
 
 
 def become_client(paths: JobPaths, who: str) -> int:

@@ -4,7 +4,6 @@
 
     <share>/objects/<digest>                      function, common data
     <share>/runtimes/<digest>.zip                 the worker's runtime
-    <share>/trash/                                jobs on their way out
     <share>/jobs/<job id>/
         manifest.json                             what the job is
         inputs.log  inputs.idx                    blocks of pickled inputs, one record per block
@@ -13,7 +12,7 @@
         rounds/<r>/<a>-<b>.<g>+<k>                link: entry k of that lease's log
         data/<x>-<y>.<failed>.<size>.<crc>.<by>   outcomes of tasks [x,y)
         offers/<r>_<a>-<b>.<g>                    hint: this lease can be had
-        workers/<worker>.beat  .log  .ended
+        workers/<worker>.beat  .log
         control/closed (link: n)  cancel  client-<k> (link: who)
         clients/<k>.beat
         placements/<native id>                    link: how many workers
@@ -118,11 +117,6 @@ class SharePaths:
     def runtimes(self) -> str:
         """Content-addressed worker runtimes."""
         return f"{self.root}/runtimes"
-
-    @property
-    def trash(self) -> str:
-        """Jobs on their way out."""
-        return f"{self.root}/trash"
 
     def job(self, job_id: JobId) -> JobPaths:
         """The paths of one job."""

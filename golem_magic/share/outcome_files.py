@@ -24,7 +24,7 @@ def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, 
         start: Index of the first task.
         frame: ``(values, failures by position)``, pickled.
         counts: Outcomes in all, and failures among them.
-        writer: Who writes, as part of the name.
+        writer: Who writes, unlike anybody else: a runner's signature, as part of the name.
 
     Raises:
         OSError: The file could not be written; none is left.
@@ -34,7 +34,7 @@ def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, 
     path = f"{paths.data}/{name}"
     try:
         files.create(path, frame.parts)
-    except FileExistsError:  # of a runner of this worker that died before its entry; nobody reads it
+    except FileExistsError:  # ours, from a try that failed half way: no entry can point at it yet
         os.unlink(path)
         files.create(path, frame.parts)
     return DATA_LINK + name

@@ -23,7 +23,7 @@ def put(paths: SharePaths, frame: payload.Frame) -> Digest:
     digest = frame.digest()
     path = paths.object(digest)
     with files.explained("write", path):
-        if _is_whole(path, frame.size):
+        if _is_there(paths, digest):
             os.utime(path)
             return digest
         part = f"{path}.{os.urandom(8).hex()}.part"
@@ -74,8 +74,10 @@ def check_owner(fd: int, path: str) -> None:
         raise ShareError(message)
 
 
-def _is_whole(path: str, size: int) -> bool:
+def _is_there(paths: SharePaths, digest: Digest) -> bool:
+    """Whether the object is there and what its name says; one that was spoiled is written again."""
     try:
-        return os.stat(path).st_size == size
-    except FileNotFoundError:
+        get(paths, digest)
+    except ShareError:
         return False
+    return True

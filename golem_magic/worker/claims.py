@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from golem_magic.clock import Clock
-from golem_magic.errors import FormatError
+from golem_magic.errors import FormatError, ShareError
 from golem_magic.model import Head
 from golem_magic.pacing import Pace, divide, open_round, patience_s, stride
 from golem_magic.share import files
@@ -18,6 +18,7 @@ from golem_magic.share.book import Book, parse_head
 from golem_magic.share.inputs_log import InputReader, count_inputs
 from golem_magic.share.jobs import Manifest, client_numbers
 from golem_magic.share.layout import JobPaths, Lease, parse_offer
+from golem_magic.worker.patience import LONGEST_S, patiently
 
 PAUSE_S = (0.001, 0.02)  # between two looks of a worker without work, growing
 SWEEPERS = 4  # so many workers, on average, sweep at a time
@@ -26,17 +27,19 @@ SWEEPERS = 4  # so many workers, on average, sweep at a time
 class Claims:
     """One worker's way through a job."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a worker is, handed over once by the runner
         self,
         paths: JobPaths,
         manifest: Manifest,
         inputs: InputReader,
         clock: Clock,
+        leaving: Callable[[], bool],
         signature: str,
         number: int,
     ) -> None:
         self._paths = paths
         self._clock = clock
+        self._leaving = leaving
         self._manifest = manifest
         self._inputs = inputs
         self._signature = signature
@@ -52,7 +55,7 @@ class Claims:
         self._misses = 0
         self._join()
 
-    def next(self, pace: Pace, leaving: Callable[[], bool]) -> Lease | None:
+    def next(self, pace: Pace) -> Lease | None:
         """Claim the next lease; None when there is nothing left to do here.
 
         Waits for inputs that are still being staged, and for offers as long as
@@ -61,8 +64,8 @@ class Claims:
         idle_since: float | None = None
         client = _ClientWatch(self._paths, self._manifest.lease_s)
         pause_s = PAUSE_S[0]
-        while not leaving():
-            lease = self._claim_own() or self._claim_slot(pace) or self._claim_offer()
+        while not self._leaving():
+            lease = patiently(lambda: self._claim(pace), self._clock, self._leaving)
             if lease is not None:
                 return lease
             now = self._clock.now()
@@ -86,6 +89,22 @@ class Claims:
         for part in parts:
             files.touch(f"{self._paths.offers}/{part.offer}")
         self._own = parts
+
+    def wait_for_inputs(self, end: int) -> None:
+        """Wait until the inputs before ``end``, which others have seen, are seen from here too.
+
+        Raises:
+            ShareError: They do not show up.
+        """
+        until = self._clock.now() + LONGEST_S
+        while self._inputs.staged < end and self._inputs.refresh() < end and not self._leaving():
+            if self._clock.now() > until:
+                message = f"inputs before {end} are not to be seen in {self._paths.inputs_index}"
+                raise ShareError(message)
+            self._clock.sleep(PAUSE_S[1])
+
+    def _claim(self, pace: Pace) -> Lease | None:
+        return self._claim_own() or self._claim_slot(pace) or self._claim_offer()
 
     def _claim_own(self) -> Lease | None:
         return self._first_free(self._own)
@@ -154,14 +173,14 @@ class Claims:
 
     def _enter_round(self) -> None:
         assert self._head is not None
-        while self._inputs.staged < self._head.end and self._inputs.refresh() < self._head.end:
-            self._clock.sleep(PAUSE_S[1])  # the head proves that they are staged: our cache is late
+        self.wait_for_inputs(self._head.end)
         self._slot = self._number * stride(self._head.slots) % self._head.slots
         self._misses = 0
 
     def _join(self) -> None:
         """Start with the newest round, so that a late worker catches up with nothing."""
-        for number in sorted(map(int, files.names(self._paths.rounds)), reverse=True):
+        known = (int(name) for name in files.names(self._paths.rounds) if name.isdigit())
+        for number in sorted(known, reverse=True):
             found = files.read_link(f"{self._paths.rounds}/{number}/head")
             if found is not None:
                 self._round, self._head = number, parse_head(found)
@@ -186,17 +205,17 @@ class Claims:
 
 
 class _ClientWatch:
-    """Whether the client that stages the inputs still beats."""
+    """Whether any client of the job still beats: one of them stages the inputs."""
 
     def __init__(self, paths: JobPaths, lease_s: float) -> None:
         self._paths = paths
         self._lease_s = lease_s
-        self._last: tuple[int, str] | None = None
-        self._moved_at: float | None = None
+        self._last: list[object] | None = None
+        self._moved_at = 0.0
 
     def is_gone(self, now: float) -> bool:
-        numbers = client_numbers(files.names(self._paths.control))
-        beat = files.read_beat(self._paths.client_beat(max(numbers))) if numbers else None
-        if self._moved_at is None or beat != self._last:
-            self._last, self._moved_at = beat, now
+        numbers = sorted(client_numbers(files.names(self._paths.control)))
+        beats: list[object] = [files.read_beat(self._paths.client_beat(number)) for number in numbers]
+        if beats != self._last:
+            self._last, self._moved_at = beats, now
         return now - self._moved_at > self._lease_s

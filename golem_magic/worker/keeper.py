@@ -22,6 +22,7 @@ from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths, SharePaths, signature
 from golem_magic.worker import seeds
 from golem_magic.worker.page import NONE, Page
+from golem_magic.worker.patience import patiently
 from golem_magic.worker.runner import Runner
 
 GRACE_S = 0.5  # between asking a runner to leave and killing it, when the job is cancelled
@@ -69,7 +70,7 @@ class Keeper:
         while True:
             self._start_runner(resume)
             status, peak_kib = self._watch_runner()
-            if status == 0 or self._page.leave:
+            if (status == 0 and self._page.is_over) or self._page.leave:
                 self._close_open_lease()
                 return 0
             resume = self._blame(status, peak_kib)
@@ -96,28 +97,8 @@ class Keeper:
             return
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            with suppress(OSError):
-                os.setpgid(0, 0)
-            _die_with(keeper)
-            with suppress(OSError):  # another machine need not have it
-                os.chdir(self._post.manifest.folder)
-                sys.path.append(self._post.manifest.folder)
-            post, loaded_before = self._post, frozenset(sys.modules)
-            runner = Runner(
-                post.share,
-                post.paths,
-                post.manifest,
-                post.worker,
-                signature(post.worker, self._n_runners),
-                post.number,
-                self._page,
-                self._clock,
-            )
-            runner.run(resume, dict(self._condemned))
-            seeds.note(loaded_before)
+            _forget_the_keeper(keeper)
+            self._be_the_runner(resume)
             code = 0
         except BaseException:  # noqa: BLE001 - the process ends here; its log says why
             sys.excepthook(*sys.exc_info())
@@ -125,6 +106,25 @@ class Keeper:
             with suppress(Exception):
                 sys.stdout.flush()
             os._exit(code)
+
+    def _be_the_runner(self, resume: LeaseLog | None) -> None:
+        post, loaded_before = self._post, frozenset(sys.modules)
+        with suppress(OSError):  # another machine need not have it
+            os.chdir(post.manifest.folder)
+            sys.path.append(post.manifest.folder)
+        runner = Runner(
+            post.share,
+            post.paths,
+            post.manifest,
+            post.worker,
+            signature(post.worker, self._n_runners),
+            post.number,
+            self._page,
+            self._clock,
+        )
+        runner.run(resume, dict(self._condemned))
+        seeds.note(loaded_before)
+        self._page.is_over = True
 
     def _watch_runner(self) -> tuple[int, int]:
         """Beat until the runner ends; give its wait status and its peak memory in KiB."""
@@ -150,10 +150,18 @@ class Keeper:
                 os.read(self._wake_read, 4096)
 
     def _obey(self) -> None:
-        """Look for the cancel marker."""
-        if self._kill_at_s is None and "cancel" in files.names(self._post.paths.control):
-            self._page.leave = True
-            self._kill_at_s = self._clock.now() + GRACE_S
+        """Look for the cancel marker, and whether the job is still there."""
+        with suppress(OSError):  # asked again at the next beat
+            if self._kill_at_s is None and self._is_unwanted():
+                self._page.leave = True
+                self._kill_at_s = self._clock.now() + GRACE_S
+
+    def _is_unwanted(self) -> bool:
+        try:
+            os.stat(self._post.paths.root)
+        except FileNotFoundError:  # the job was removed
+            return True
+        return "cancel" in files.names(self._post.paths.control)
 
     def _ask_to_leave(self) -> None:
         self._page.leave = True
@@ -166,7 +174,9 @@ class Keeper:
 
     def _lease_log(self) -> LeaseLog | None:
         name = self._page.lease
-        log = read_lease_log(self._post.paths, name) if name else None
+        if not name:
+            return None
+        log = patiently(lambda: read_lease_log(self._post.paths, name), self._clock, lambda: self._page.leave)
         return log if log and not log.is_closed and not log.is_finished else None
 
     def _close_open_lease(self) -> None:
@@ -174,7 +184,7 @@ class Keeper:
         log = self._lease_log()
         if log is not None:
             path = f"{self._post.paths.rounds}/{log.lease}+{log.next_entry}"
-            with suppress(OSError):
+            with suppress(OSError):  # else the lease lapses by itself
                 files.link(f"lost:{self._post.worker}", path)
 
     def _blame(self, status: int, peak_kib: int) -> LeaseLog | None:
@@ -219,8 +229,13 @@ def _cause(status: int) -> str:
     return f"was ended by signal {number}"
 
 
-def _die_with(keeper: int) -> None:
-    """Let the system end this process when its keeper is killed, where it can (prctl(2))."""
+def _forget_the_keeper(keeper: int) -> None:
+    """Become a process of its own group with the usual signals, that ends when its keeper is killed."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(OSError):
+        os.setpgid(0, 0)
     if sys.platform == "linux":
         import ctypes
 

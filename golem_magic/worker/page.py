@@ -8,7 +8,7 @@ writer.
 import mmap
 
 NONE = -1
-_LEAVE, _TASK, _LENGTH = 0, 1, 2
+_LEAVE, _TASK, _LENGTH, _OVER = 0, 1, 2, 3
 _TEXT = 64
 
 
@@ -24,6 +24,16 @@ class Page:
         """No task, no lease."""
         self._words[_TASK] = NONE
         self._words[_LENGTH] = 0
+        self._words[_OVER] = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the runner says itself that it has ended its work; an exit code can come from a task."""
+        return self._words[_OVER] != 0
+
+    @is_over.setter
+    def is_over(self, value: bool) -> None:
+        self._words[_OVER] = value
 
     @property
     def marks(self) -> memoryview:

@@ -5,11 +5,12 @@ whether outcomes should be published before the lease ends, whether the lease
 is late and part of it should be handed to others, and whether to leave.
 """
 
+import os
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,7 @@ from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths, SharePaths
 from golem_magic.worker.claims import Claims
 from golem_magic.worker.page import NONE, Page
+from golem_magic.worker.patience import number_of, patiently
 from golem_magic.worker.tenure import ENTRY_ROOM, RevokedError, Tenure
 
 WATCH_S = (0.01, 1.0)  # how often the second thread looks: on a quick and on a slow share
@@ -57,7 +59,9 @@ class Runner:
         self._host = socket.gethostname()
         self._inputs = InputReader(paths)
         self._call = _load_call(share, manifest)
-        self._claims = Claims(paths, manifest, self._inputs, clock, signature, number)
+        self._claims = Claims(paths, manifest, self._inputs, clock, self._is_leaving, signature, number)
+        self._signature = signature
+        self._keeper = os.getppid()
         self._born_s = clock.now()
         self._pace = Pace()
         self._current: Tenure | None = None
@@ -74,47 +78,56 @@ class Runner:
         watch = threading.Thread(target=self._watch, name="golem-watch", daemon=True)
         watch.start()
         if resume is not None:
-            self._hold(self._tenure(resume), condemned or {}, careful=True)
+            self._hold(resume, condemned or {}, careful=True)
         while not self._page.leave:
             before = self._clock.now()
-            lease = self._claims.next(self._pace, lambda: self._page.leave)
+            lease = self._claims.next(self._pace)
             if lease is None:
                 break
             claimed_s = self._clock.now() - before
             log = LeaseLog(lease, self._worker)
-            self._hold(self._tenure(log), {}, careful=lease.generation > 1, claimed_s=claimed_s)
+            self._hold(log, {}, careful=lease.generation > 1, claimed_s=claimed_s)
         self._over.set()
         watch.join()
 
+    def _is_leaving(self) -> bool:
+        return self._page.leave
+
     def _tenure(self, log: LeaseLog) -> Tenure:
-        self._inputs.refresh()
         base, end = log.done_to, log.end
         return Tenure(
             self._paths,
             log.lease,
-            self._worker,
+            self._signature,
             self._clock,
+            self._is_leaving,
             base=base,
             todo=self._load_inputs(base, end),
             next_entry=log.next_entry,
         )
 
     def _load_inputs(self, base: int, end: int) -> list[Any]:
+        """Inputs of tasks; trouble with the share passes or ends this runner, and is no task's outcome."""
         try:
-            return self._inputs.tasks(base, end)
-        except Exception as error:  # noqa: BLE001 - an input's own unpickling may raise anything
-            return [_Unreadable(error)] * (end - base)
+            self._claims.wait_for_inputs(end)
+            return patiently(lambda: self._inputs.tasks(base, end), self._clock, self._is_leaving)
+        except Exception as error:
+            if number_of(error) is not None:
+                raise
+            return [_Unreadable(error)] * (end - base)  # damaged, or its own unpickling raised
 
     def _hold(
-        self, tenure: Tenure, condemned: dict[int, Failure], *, careful: bool, claimed_s: float = 0.0
+        self, log: LeaseLog, condemned: dict[int, Failure], *, careful: bool, claimed_s: float = 0.0
     ) -> None:
         """Run one lease to its end, publish, and learn from it."""
-        self._page.lease = str(tenure.lease)
+        self._page.lease = str(log.lease)  # before its inputs are loaded, which may take long
+        tenure = self._tenure(log)
         self._current = tenure
         started = self._clock.now()
         try:
             self._run_all(tenure, condemned, careful=careful)
             ended = self._clock.now()
+            self._page.task = NONE  # trouble while publishing is not the last task's
             with tenure.lock:
                 self._current = None
                 tenure.publish(len(tenure.out), self._unpicklable)
@@ -132,7 +145,7 @@ class Runner:
         while True:
             try:
                 if condemned:
-                    self._run_condemned(tenure, condemned)
+                    self._run_condemned(tenure, call, condemned)
                     tasks = None
                 tasks = tasks or islice(todo, len(out), None)
                 run(tenure, call, tasks)
@@ -144,6 +157,7 @@ class Runner:
                 if len(out) >= len(todo) or tenure.revoked:
                     return
                 if len(out) - tenure.published >= self._entry_room(tenure):
+                    self._page.task = NONE
                     tenure.publish(len(out), self._unpicklable)
             tasks = None  # a cut was taken back, or it was time to publish
 
@@ -163,7 +177,7 @@ class Runner:
             if len(out) - tenure.published >= room:
                 return
 
-    def _run_condemned(self, tenure: Tenure, condemned: dict[int, Failure]) -> None:
+    def _run_condemned(self, tenure: Tenure, call: Call, condemned: dict[int, Failure]) -> None:
         """Run up to the last task that must not be tried again, giving it its failure instead."""
         out = tenure.out
         while condemned and len(out) < len(tenure.todo):
@@ -174,7 +188,7 @@ class Runner:
                 out.append(None)
             else:
                 self._page.task = index
-                out.append(self._call(tenure.todo[len(out)]))
+                out.append(call(tenure.todo[len(out)]))
         condemned.clear()
 
     def _entry_room(self, tenure: Tenure) -> float:
@@ -194,22 +208,29 @@ class Runner:
         """Publish and hand back while a lease is late."""
         counted: tuple[Tenure | None, int] = (None, 0)
         while not self._over.wait(min(max(20 * self._pace.share_s, WATCH_S[0]), WATCH_S[1])):
+            if os.getppid() != self._keeper:  # where the system did not end us with it
+                os._exit(1)
             tenure = self._current
             if tenure is None or tenure.revoked:
                 continue
             count = len(tenure.out)
             moved = count - counted[1] if counted[0] is tenure else count
             counted = (tenure, count)
-            with tenure.lock, suppress(RevokedError):
-                if self._current is tenure:
-                    self._look_after(tenure, count, moved)
+            try:
+                with tenure.lock:
+                    if self._current is tenure:
+                        self._look_after(tenure, count, moved)
+            except RevokedError:
+                pass
+            except Exception as error:  # noqa: BLE001 - tried again at the next look, and at the lease's end
+                sys.stderr.write(f"golem_magic worker: could not publish on the way: {error!r}\n")
 
     def _look_after(self, tenure: Tenure, count: int, moved: int) -> None:
         now = self._clock.now()
         expected_s = (self._pace.task_s or 0.0) * len(tenure.todo)
         late = now - tenure.started_s >= max(2 * expected_s, 2 * WATCH_S[0])
         if now - tenure.published_s >= max(PUBLISH_S, 20 * self._pace.share_s) or (late and not moved):
-            tenure.publish(count, self._unpicklable)
+            tenure.publish(count, None)
         if late or self._page.leave:
             keep = count + 1 + (0 if self._page.leave else 2 * moved)  # what may start meanwhile stays ours
             free = tenure.cut(keep)

@@ -5,20 +5,21 @@ the end of a taken-back cut; entry ``k`` is created by us or not at all; once an
 entry of somebody else is met, nothing is published any more.
 """
 
-import errno
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from golem_magic import payload
 from golem_magic.clock import Clock
-from golem_magic.model import Failure, WorkerId
+from golem_magic.model import Failure
 from golem_magic.share import files, outcome_files
 from golem_magic.share.layout import JobPaths, Lease
+from golem_magic.worker.patience import patiently
 
 ENTRY_ROOM = 1 << 20  # publish on the way whenever about so many bytes of outcomes have gathered
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_PAUSE_S = (0.1, 5.0)
+
+
+Value = TypeVar("Value")
 
 
 class RevokedError(Exception):
@@ -42,8 +43,9 @@ class Tenure:
         self,
         paths: JobPaths,
         lease: Lease,
-        worker: WorkerId,
+        signature: str,
         clock: Clock,
+        leaving: Callable[[], bool],
         *,
         base: int,
         todo: list[Any],
@@ -51,7 +53,8 @@ class Tenure:
     ) -> None:
         self._paths = paths
         self._name = str(lease)
-        self._worker = worker
+        self._signature = signature
+        self._leaving = leaving
         self._clock = clock
         self._next_entry = next_entry
         self.lease = lease
@@ -70,11 +73,18 @@ class Tenure:
         """Bytes per published outcome."""
         return self.frame_bytes / self.published if self.published else 0.0
 
-    def publish(self, upto: int, unpicklable: Callable[[BaseException], Failure]) -> None:
+    def publish(self, upto: int, unpicklable: Callable[[BaseException], Failure] | None) -> None:
         """Put the outcomes before position ``upto`` on the share; the caller holds the lock.
+
+        Args:
+            upto: Position behind the last outcome to publish.
+            unpicklable: Makes the failure of a value that cannot be pickled. None while a
+                task runs, which may be changing what an earlier one returned: then
+                nothing is published.
 
         Raises:
             RevokedError: The lease is closed; the outcomes are dropped.
+            Exception: Whatever pickling raises, without ``unpicklable``.
         """
         first = self.published
         if upto <= first:
@@ -86,7 +96,7 @@ class Tenure:
         frame = _outcomes(values, errors, unpicklable)
         counts = (upto - first, len(errors))
         target = self._patiently(
-            lambda: outcome_files.write(self._paths, self.base + first, frame, counts, self._worker)
+            lambda: outcome_files.write(self._paths, self.base + first, frame, counts, self._signature)
         )
         try:
             self._enter(target)
@@ -122,29 +132,25 @@ class Tenure:
         path = f"{self._paths.rounds}/{self._name}+{self._next_entry}"
         if not self._patiently(lambda: files.link(target, path)):
             self.revoked = True
+            del self.todo[len(self.out) :]  # what is left belongs to others: do not compute it in vain
             raise RevokedError
         self._next_entry += 1
 
-    def _patiently(self, step: Callable[[], Any]) -> Any:
-        """Do one step on the share; while the disk is full, keep everything and try again."""
-        pause_s, longest_s = FULL_PAUSE_S
-        while True:
-            try:
-                return step()
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-            self._clock.sleep(pause_s)
-            pause_s = min(2 * pause_s, longest_s)
+    def _patiently(self, step: Callable[[], Value]) -> Value:
+        return patiently(step, self._clock, self._leaving)
 
 
 def _outcomes(
-    values: list[Any], errors: dict[int, Failure], unpicklable: Callable[[BaseException], Failure]
+    values: list[Any],
+    errors: dict[int, Failure],
+    unpicklable: Callable[[BaseException], Failure] | None,
 ) -> payload.Frame:
     """Pickle outcomes; a value that cannot be pickled becomes a failure of its own task."""
     try:
         return payload.dump((values, errors))
-    except Exception:  # noqa: BLE001 - a user's object may raise anything; each is tried alone below
+    except Exception:  # a user's object may raise anything; each is tried alone below
+        if unpicklable is None:
+            raise
         for position, value in enumerate(values):
             try:
                 payload.dump(value)
