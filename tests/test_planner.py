@@ -107,9 +107,13 @@ TABLE: list[tuple[str, Seen, list[Action]]] = [
         [],
     ),
     ("a refusing engine fails the job", replace(BUSY, refused=True, placements={}), [FAILED]),
-    ("also if others still run without a lease", replace(BUSY, refused=True), [FAILED]),
+    ("not while workers may still come", replace(BUSY, refused=True, n_free=9), []),
     ("not while a lease lives, refused", replace(BUSY, refused=True, leases=(ALIVE,)), []),
-    ("lost leases do not delay it", replace(BUSY, refused=True, leases=(SILENT,)), [Close("silent"), FAILED]),
+    (
+        "lost leases do not delay it",
+        replace(BUSY, refused=True, leases=(SILENT,), placements=ENDED),
+        [Close("silent"), FAILED],
+    ),
     ("only the placing client gives up", replace(BUSY, refused=True, may_place=False), []),
     (
         "an engine that never answered",
@@ -123,8 +127,14 @@ TABLE: list[tuple[str, Seen, list[Action]]] = [
         [],
     ),
     ("but not for ever", replace(BUSY, placements=ENDED, trouble_s=PATIENCE_S[True] + 0.1), [FAILED]),
-    ("trouble matters little while workers run", replace(BUSY, trouble_s=1e6), []),
-    ("bad placements in a row", replace(BUSY, placements=ENDED, n_bad=MOST_BAD_PLACEMENTS), [FAILED]),
+    ("what a silent engine last said of workers is old news", replace(BUSY, trouble_s=1e6), [FAILED]),
+    ("but a lease that moves is news", replace(BUSY, trouble_s=1e6, leases=(ALIVE,)), []),
+    ("the client died while it drew inputs", replace(BUSY, n_tasks=None, is_orphaned=True), [FAILED]),
+    (
+        "cancelled comes before that",
+        replace(BUSY, n_tasks=None, is_orphaned=True, is_cancelled=True),
+        [CANCELLED],
+    ),
     (
         "one fewer is tried again",
         replace(BUSY, placements=ENDED, n_bad=MOST_BAD_PLACEMENTS - 1, n_free=9, free_s=9),
@@ -182,6 +192,7 @@ situations = st.builds(
     refused=st.booleans(),
     n_bad=counts,
     is_cancelled=st.booleans(),
+    is_orphaned=st.booleans(),
     may_place=st.booleans(),
 )
 
@@ -206,13 +217,12 @@ def test_what_holds_in_every_situation(seen: Seen) -> None:
     lost = {lease.name: lease for lease in seen.leases if is_lost(lease)}
     healed = {action.name: action for action in actions if isinstance(action, Close | Condemn)}
     assert all(isinstance(action, Condemn) == lost[name].is_deadly for name, action in healed.items())
-    if not seen.is_cancelled and DONE not in finishes:
+    if not seen.is_cancelled and not seen.is_orphaned and DONE not in finishes:
         assert healed.keys() == lost.keys()
     alive = len(lost) < len(seen.leases)
     is_complete = seen.n_tasks is not None and seen.n_outcomes >= seen.n_tasks
     assert (DONE in finishes) == is_complete
     if FAILED in finishes:
-        assert not alive
-        assert seen.may_place
         assert not seen.is_cancelled
+        assert seen.is_orphaned or (not alive and seen.may_place)
     assert (CANCELLED in finishes) == (seen.is_cancelled and not alive and not is_complete)

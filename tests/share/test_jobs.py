@@ -39,6 +39,7 @@ def manifest(job_id: str) -> jobs.Manifest:
         created_s=0.0,
         on_error="raise",
         host="here",
+        engine="local",
         folder="",
         uid=os.getuid(),
     )
@@ -193,18 +194,6 @@ def test_a_share_without_jobs_has_none(tmp_path: Path) -> None:
 
 
 # --- ending ---
-
-
-def test_a_job_is_removed_and_leaves_nothing(paths: SharePaths) -> None:
-    make(paths, A)
-    make(paths, B)
-
-    jobs.remove_job(paths, JobId(A))
-
-    assert jobs.list_jobs(paths) == [B]
-    assert list(Path(paths.trash).iterdir()) == []
-    with pytest.raises(ShareError, match=A):
-        jobs.remove_job(paths, JobId(A))
 
 
 def test_a_job_is_cancelled_once_asked(paths: SharePaths) -> None:

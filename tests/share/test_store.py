@@ -67,15 +67,19 @@ def test_the_same_data_is_stored_once_however_often_it_is_put(paths: SharePaths,
 @pytest.mark.unit
 def test_an_object_is_private(paths: SharePaths, digest: Digest) -> None:
     assert os.stat(paths.object(digest)).st_mode & 0o777 == 0o600
-    for folder in (paths.jobs, paths.objects, paths.runtimes, paths.trash):
+    for folder in (paths.jobs, paths.objects, paths.runtimes):
         assert os.stat(folder).st_mode & 0o777 == 0o700
 
 
 @pytest.mark.unit
-def test_an_object_that_was_cut_is_written_anew_by_the_next_one_who_puts_it(
-    paths: SharePaths, digest: Digest
+@pytest.mark.parametrize("at", [0, 100, 5000, -1])
+@pytest.mark.parametrize("size", [0, 1000, 10**6])
+def test_an_object_that_was_spoiled_is_written_anew_by_the_next_one_who_puts_it(
+    paths: SharePaths, digest: Digest, at: int, size: int
 ) -> None:
-    os.truncate(paths.object(digest), 1000)
+    data = bytearray(Path(paths.object(digest)).read_bytes())
+    data[at] ^= 1
+    Path(paths.object(digest)).write_bytes(data[:size])
 
     store.put(paths, payload.dump({"table": TABLE}))
 

@@ -149,7 +149,7 @@ def test_a_worker_that_is_stopped_for_good_loses_its_lease(share: Path) -> None:
 
 
 def test_outcomes_are_published_ten_times_a_second(share: Path) -> None:
-    job = make_job(share, "def task(x):\n    time.sleep(0.02)\n    return x", range(100), chunk_size=100)
+    job = make_job(share, "def task(x):\n    time.sleep(0.02)\n    return x", range(60), chunk_size=100)
 
     job.work()
 
@@ -158,7 +158,7 @@ def test_outcomes_are_published_ten_times_a_second(share: Path) -> None:
     times = sorted(link.lstat().st_mtime for link in links)
     first = min(link.lstat().st_mtime for link in Path(paths.rounds).glob("0/*.1"))
     gaps = [b - a for a, b in pairwise([first, *times])]
-    assert len(times) >= 8
+    assert len(times) >= 5
     assert sorted(gaps)[len(gaps) // 2] < 0.15
     assert max(gaps) < 0.5, gaps  # a busy machine may be late once
 

@@ -1,5 +1,6 @@
 """How workers leave: asked to, cancelled, nothing left, or at the door."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ SLOW = "def task(x):\n    time.sleep(0.01)\n    return x"
 def test_a_worker_that_is_asked_to_leave_publishes_and_hands_back_the_rest(
     share: Path, chunk_size: int | None
 ) -> None:
-    job = make_job(share, SLOW, range(200), chunk_size=chunk_size)
+    job = make_job(share, SLOW, range(120), chunk_size=chunk_size)
 
     with job.worker() as worker:
         wait_until(lambda: len(job.calls) > 20, "some tasks")
@@ -32,7 +33,7 @@ def test_a_worker_that_is_asked_to_leave_publishes_and_hands_back_the_rest(
 
     assert took_s < 1
     n_run = len(job.calls)
-    assert n_run < 150
+    assert n_run < 110
     assert job.outcomes() == {x: x for x in job.calls}, "everything it ran is published"
     assert not job.look().open_leases()
     if chunk_size == 100:
@@ -40,7 +41,7 @@ def test_a_worker_that_is_asked_to_leave_publishes_and_hands_back_the_rest(
 
     job.work()  # whoever comes next goes on, and repeats nothing
 
-    assert job.outcomes() == {x: x for x in range(200)}
+    assert job.outcomes() == {x: x for x in range(120)}
     assert set(job.calls.values()) == {1}
 
 
@@ -153,9 +154,9 @@ def test_a_worker_whose_job_is_removed_under_it_ends(share: Path) -> None:
 
     with job.worker() as worker:
         wait_until(lambda: len(job.calls) > 10, "some tasks")
-        jobs.remove_job(job.staged.share, job.staged.manifest.job_id)
+        os.rename(job.staged.paths.root, share / "gone")
 
-        worker.wait(10)
+        assert worker.wait(5) == 0
 
     assert len(job.calls) < 2000
 

@@ -12,7 +12,7 @@ from worker.running_worker import make_job
 from golem_magic import payload
 from golem_magic.clock import SystemClock
 from golem_magic.errors import FormatError, PayloadError, TaskError
-from golem_magic.model import Failure, WorkerId
+from golem_magic.model import Failure
 from golem_magic.outcomes import rebuild
 from golem_magic.share import outcome_files
 from golem_magic.share.book import Book
@@ -179,16 +179,17 @@ def test_big_outcomes_are_published_on_the_way(share: Path, chunk_size: int | No
 MOVES = """
 def task(x):
     data = jobs + os.environ["GOLEM_MAGIC_JOB"] + "/data"
-    if x == 15 and not os.path.exists(data + "-was-away"):
-        os.rename(data, data + "-away")  # the next publication fails
-        open(data + "-was-away", "x").close()
-    elif x >= 15 and os.path.exists(data + "-away"):
-        os.rename(data + "-away", data)
+    if x == 15:
+        os.rename(data, data + "-away")  # the next publication fails, but not for long
+        if os.fork() == 0:
+            time.sleep(0.3)
+            os.rename(data + "-away", data)
+            os._exit(0)
     return bytes([x]) * 700_000
 """
 
 
-def test_a_publication_that_fails_is_no_outcome_of_a_task(share: Path) -> None:
+def test_trouble_while_publishing_passes_and_is_no_outcome_of_a_task(share: Path) -> None:
     """Trouble on the share must neither become somebody's exception nor shift what follows."""
     job = make_job(share, MOVES, range(20), chunk_size=10, jobs=f"{share}/jobs/")
 
@@ -196,6 +197,8 @@ def test_a_publication_that_fails_is_no_outcome_of_a_task(share: Path) -> None:
 
     outcomes = job.outcomes()
     assert {x: value[:1] for x, value in outcomes.items()} == {x: bytes([x]) for x in range(20)}
+    assert set(job.calls.values()) == {1}
+    assert "trying again" in job.log()
 
 
 def test_what_a_task_prints_is_in_the_workers_log(share: Path) -> None:
@@ -228,8 +231,9 @@ def tenure(paths: JobPaths, values: list[Any], next_entry: int = 0, base: int = 
     made = Tenure(
         paths,
         Lease(0, 0, 10, 1),
-        WorkerId("w"),
+        "w+1",
         SystemClock(),
+        lambda: False,
         base=base,
         todo=list(range(base, 10)),
         next_entry=next_entry,
@@ -244,12 +248,10 @@ def no_failure(error: BaseException) -> Failure:
 
 @pytest.mark.unit
 @pytest.mark.parametrize("size", [0, 5, None])
-def test_what_a_runner_left_that_died_before_its_entry_is_written_anew(
-    paths: JobPaths, size: int | None
-) -> None:
-    """The same worker computes the same outcomes again, so the file's name is the same, too."""
+def test_a_file_that_was_left_without_an_entry_is_written_anew(paths: JobPaths, size: int | None) -> None:
+    """A try that failed half way leaves a file with exactly the name that the next try needs."""
     frame = payload.dump(([0, 1, 2], {}))
-    target = outcome_files.write(paths, 0, frame, (3, 0), "w")
+    target = outcome_files.write(paths, 0, frame, (3, 0), "w+1")
     (orphan,) = Path(paths.data).iterdir()
     if size is not None:
         os.truncate(orphan, size)
