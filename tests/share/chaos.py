@@ -74,6 +74,7 @@ def stage(
         created_s=0.0,
         on_error="raise",
         host="here",
+        engine="tests",
         folder="/",
         uid=os.geteuid(),
     )
@@ -114,12 +115,46 @@ class Report:
     def most(self) -> int:
         return max(self.executions.values())
 
+    @property
+    def extra(self) -> int:
+        """Executions beyond the first of each task."""
+        return sum(self.repeated.values()) - len(self.repeated)
+
     def __str__(self) -> str:
         return (
-            f"{self.seconds:.1f} s, {self.kills} SIGKILL, {self.stops} SIGSTOP; of {len(self.outcomes)} tasks "
-            f"{len(self.repeated)} ran more than once ({sum(self.repeated.values()) - len(self.repeated)} extra "
-            f"executions, most for one task {self.most})"
+            f"{self.seconds:.1f} s, {self.kills} SIGKILL, {self.stops} SIGSTOP; "
+            f"of {len(self.outcomes)} tasks {len(self.repeated)} ran more than once "
+            f"({self.extra} extra executions, most for one task {self.most})"
         )
+
+
+class Reaper:
+    """Kills and stops keepers and runners at random, and lets the stopped ones go on after a while."""
+
+    def __init__(self, engine: ProcessEngine, chance: random.Random, n_events: int) -> None:
+        self._engine = engine
+        self._chance = chance
+        self._n_events = n_events
+        self._stopped: list[tuple[float, int]] = []
+        self.kills = self.stops = 0
+
+    def strike(self) -> None:
+        now = time.monotonic()
+        for until, pid in [pair for pair in self._stopped if pair[0] < now]:
+            self._stopped.remove((until, pid))
+            _signal(pid, signal.SIGCONT)
+        victim = _victim(self._engine, self._chance) if self.kills + self.stops < self._n_events else None
+        if victim is None:
+            return
+        if self._chance.random() < 0.6:
+            self.kills += _signal(victim, signal.SIGKILL)
+        elif _signal(victim, signal.SIGSTOP):
+            self._stopped.append((now + self._chance.uniform(0.1, 2.5), victim))
+            self.stops += 1
+
+    def release(self) -> None:
+        for _, pid in self._stopped:
+            _signal(pid, signal.SIGCONT)
 
 
 def run_with_kills(
@@ -130,35 +165,23 @@ def run_with_kills(
     dispatcher = Dispatcher(staged.paths, staged.manifest, staged.site, SystemClock())
     dispatcher.start()
     results = Results(dispatcher)
-    stopped: list[tuple[float, int]] = []
-    kills = stops = 0
+    reaper = Reaper(staged.engine, chance, n_events)
     first_seen: dict[int, list[Any]] = {}
     started = time.monotonic()
     while not results.progress.state.is_final:
-        now = time.monotonic()
-        assert now - started < timeout_s, f"stuck: {results.progress}"
-        for until, pid in [pair for pair in stopped if pair[0] < now]:
-            stopped.remove((until, pid))
-            _signal(pid, signal.SIGCONT)
-        if kills + stops < n_events:
-            victim = _victim(staged.engine, chance)
-            if victim is not None and chance.random() < 0.6:
-                kills += _signal(victim, signal.SIGKILL)
-            elif victim is not None and _signal(victim, signal.SIGSTOP):
-                stopped.append((now + chance.uniform(0.1, 2.5), victim))
-                stops += 1
+        assert time.monotonic() - started < timeout_s, f"stuck: {results.progress}"
+        reaper.strike()
         for entry in list(dispatcher.book.order):  # what was seen once must never change
             if entry.start not in first_seen:
                 first_seen[entry.start] = outcome_files.read(staged.paths, entry)
         time.sleep(chance.uniform(0.2, 1.8) * pause_s)
     seconds = time.monotonic() - started
-    for _, pid in stopped:
-        _signal(pid, signal.SIGCONT)
+    reaper.release()
     outcomes = list(results)
     for start, values in first_seen.items():
         assert outcomes[start : start + len(values)] == values, f"outcomes from {start} on have changed"
     executions = Counter(int(line) for line in calls.read_text().split())
-    return Report(executions, kills, stops, seconds, outcomes)
+    return Report(executions, reaper.kills, reaper.stops, seconds, outcomes)
 
 
 def _victim(engine: ProcessEngine, chance: random.Random) -> int | None:
