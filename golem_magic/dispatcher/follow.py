@@ -182,6 +182,9 @@ class Dispatcher:
         now = self._clock.now()
         if now >= min(self._beat_at_s, self._plan_at_s):
             control = files.names(self.paths.control)
+            if not control:  # our own name, at least, was in there
+                message = f"{self.paths.root} is gone: mount the share again, or map again if it was removed"
+                raise ShareError(message)
             self._is_cancelled = self._is_cancelled or "cancel" in control
             self._rivals.look(control)
             if self.n_tasks is None and "closed" in control:
