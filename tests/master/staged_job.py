@@ -37,6 +37,7 @@ def stage(root: Path, inputs: list[tuple[float, str]]) -> tuple[JobPaths, list[s
         created_s=0.0,
         on_error="raise",
         host=socket.gethostname(),
+        engine="local",
         folder="/",
         uid=os.getuid(),
     )
