@@ -191,6 +191,7 @@ def test_a_cancel_by_one_kernel_is_seen_by_another(state_dir: Path, tmp_path: Pa
 # --- workers in trouble ---
 
 
+@pytest.mark.meets("GM-14")
 def test_a_worker_that_is_killed_is_replaced(client: Client, tmp_path: Path) -> None:
     folder = str(tmp_path)
 
@@ -215,7 +216,6 @@ def test_a_worker_that_is_killed_is_replaced(client: Client, tmp_path: Path) -> 
     assert results.progress.state is JobState.DONE
 
 
-@pytest.mark.meets("GM-14", "G-20")
 def test_a_task_that_kills_its_worker_is_the_only_one_lost(client: Client) -> None:
     names = cell(
         "import os, signal\n"

@@ -75,11 +75,25 @@ def world(tmp_path: Path, short_tmp: Path) -> Iterator[tuple[Path, Path]]:
 @pytest.mark.parametrize(
     ("what", "body", "n"),
     [
-        pytest.param("small inputs", SMALL_INPUTS, 1_000_000, marks=pytest.mark.meets("G-03", "G-13")),
-        pytest.param("results of 1 MB", LARGE_RESULTS, 2000, marks=pytest.mark.meets("G-13")),
-        pytest.param("inputs of 1 MB", LARGE_INPUTS, 1000, marks=pytest.mark.meets("G-03")),
         pytest.param(
-            "results of 1 MB", LARGE_RESULTS, 20_000, marks=[pytest.mark.meets("G-13"), pytest.mark.slow]
+            "small inputs",
+            SMALL_INPUTS,
+            1_000_000,
+            marks=pytest.mark.meets("G-03", "G-13"),
+            id="small inputs",
+        ),
+        pytest.param(
+            "results of 1 MB", LARGE_RESULTS, 2000, marks=pytest.mark.meets("G-13"), id="large results"
+        ),
+        pytest.param(
+            "inputs of 1 MB", LARGE_INPUTS, 1000, marks=pytest.mark.meets("G-03"), id="large inputs"
+        ),
+        pytest.param(
+            "results of 1 MB",
+            LARGE_RESULTS,
+            20_000,
+            marks=[pytest.mark.meets("G-13"), pytest.mark.slow],
+            id="many large results",
         ),
     ],
 )
