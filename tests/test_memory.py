@@ -88,13 +88,6 @@ def world(tmp_path: Path, short_tmp: Path) -> Iterator[tuple[Path, Path]]:
         pytest.param(
             "inputs of 1 MB", LARGE_INPUTS, 1000, marks=pytest.mark.meets("G-03"), id="large inputs"
         ),
-        pytest.param(
-            "results of 1 MB",
-            LARGE_RESULTS,
-            20_000,
-            marks=[pytest.mark.meets("G-13"), pytest.mark.slow],
-            id="many large results",
-        ),
     ],
 )
 def test_the_client_stays_small(
