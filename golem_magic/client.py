@@ -1,16 +1,15 @@
 """Putting the pieces together for one map; finding a job again; the default client."""
 
 import getpass
-import inspect
 import os
 import platform
 import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple
 
 from golem_magic import payload
 from golem_magic.clock import SystemClock, wall_time
@@ -18,8 +17,11 @@ from golem_magic.dispatcher import Dispatcher, Site
 from golem_magic.engines.base import Engine, EngineOptions
 from golem_magic.engines.registry import load_engine
 from golem_magic.errors import GolemMagicError, InfiniteRecursionError, PayloadError, SettingsError
+from golem_magic.feeder import Feeder, dump_inputs
 from golem_magic.inputs import Drawer
-from golem_magic.model import Digest, JobId, JobSnapshot, JobState, MapOptions, OnError
+from golem_magic.model import Digest, JobId, JobSnapshot, JobState, Keep, MapOptions, OnError
+from golem_magic.options import NOT_GIVEN, check_arguments, checked, function_name
+from golem_magic.options import on_error as check_on_error
 from golem_magic.results import Results
 from golem_magic.settings import Settings, load_settings
 from golem_magic.share import jobs, runtime, store
@@ -33,16 +35,12 @@ LEASE_S = {True: 10.0, False: 90.0}
 MAX_ATTEMPTS = 3
 
 
-class _NotGiven:
-    """Marks "no common data", which None is not."""
+class Digests(NamedTuple):
+    """The objects of a job on the share."""
 
-    def __repr__(self) -> str:
-        return "NOT_GIVEN"
-
-
-NOT_GIVEN: Final = _NotGiven()
-LATER = {"retries": 0, "timeout": None, "setup": None, "resources": None, "seed": None, "stream": False,
-         "keep": "all", "cache": False}  # fmt: skip
+    function: Digest
+    common: Digest | None
+    setup: Digest | None
 
 
 class Client:
@@ -82,7 +80,14 @@ class Client:
         label: str | None = None,
         star: bool = False,
         unordered: bool = False,
-        **later: object,
+        retries: int = 0,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] | None = None,
+        timeout: float | None = None,
+        setup: Callable[[], Any] | None = None,
+        stream: bool = False,
+        keep: Keep = "all",
+        disk_budget: int | None = None,
+        **more: object,
     ) -> Results:
         """Run ``function`` on every input, on the engine; give its results as a lazy sequence.
 
@@ -91,17 +96,26 @@ class Client:
         changes nothing.
 
         Args:
-            function: Called as ``function(x)``, or ``function(x, common)`` if common data is given.
+            function: Called as ``function(x)``, or ``function(x, common)`` if common data is given,
+                with the set-up value last if there is a ``setup``.
             inputs: Anything a ``for`` loop can draw from; read once, in order.
             common: Data that every task gets; stored once. An explicit None counts as given.
             chunk_size: Tasks per lease, >= 1; "auto" follows the measured speed.
-            on_error: At a failed task an iterator raises, returns the exception, or skips.
+            on_error: At a failed task an iterator raises, returns the exception, or skips; "stop"
+                cancels the job at the first failure.
             workers: How many to place; None: as many as the engine has slots.
             engine: Another engine than the settings name.
             label: Free text shown with the job.
             star: Unpack each input into positional arguments.
             unordered: Iterate in the order in which results come.
-            **later: Options that are not available yet; refused unless they are at their default.
+            retries: How often a task that raised is tried again, with growing pauses.
+            retry_on: Exceptions that are worth another try; None: every Exception.
+            timeout: Longest time of one task in seconds; a task that takes longer is ended.
+            setup: Called once per worker, without arguments; its value goes to every task.
+            stream: Draw the inputs in a thread beside the notebook, a window ahead of the work.
+            keep: "unread" frees a result's space once the iterator has passed it.
+            disk_budget: Most bytes of results on the share that nobody has read yet.
+            **more: Options that are not available yet; refused unless they are at their default.
 
         Raises:
             PayloadError: The function, the common data or an input cannot be pickled.
@@ -109,17 +123,23 @@ class Client:
             InfiniteRecursionError: Called from inside a task.
             GolemMagicError: An option is wrong. Nothing was submitted.
         """
-        options = MapOptions(
-            common=None if common is NOT_GIVEN else common,
-            has_common=common is not NOT_GIVEN,
-            chunk_size=_checked_chunk_size(chunk_size),
-            on_error=_checked_on_error(on_error),
-            workers=_checked_workers(workers),
-            label=_checked_label(label),
-            star=star,
-            unordered=unordered,
-        )
-        _refuse_later(later)
+        said = {
+            "common": common,
+            "chunk_size": chunk_size,
+            "on_error": on_error,
+            "workers": workers,
+            "label": label,
+            "star": star,
+            "unordered": unordered,
+            "retries": retries,
+            "retry_on": retry_on,
+            "timeout": timeout,
+            "setup": setup,
+            "stream": stream,
+            "keep": keep,
+            "disk_budget": disk_budget,
+        }
+        options = checked({**said, **more})
         return self._map(function, inputs, options, engine)
 
     def attach(self, job_id: str, *, on_error: OnError | None = None) -> Results:
@@ -136,7 +156,7 @@ class Client:
         site = self._site_of(share, manifest, digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock)
         dispatcher.start()
-        policy = _checked_on_error(on_error or manifest.on_error)
+        policy = check_on_error(on_error or manifest.on_error)
         return Results(dispatcher, on_error=policy)
 
     def jobs(self) -> list[JobSnapshot]:
@@ -181,12 +201,12 @@ class Client:
     ) -> Results:
         _refuse_recursion()
         settings = self.settings.for_engine(engine) if engine else self.settings
-        name = _checked_function(function)
+        name = function_name(function)
         self._engine(settings)  # an engine that does not exist is told before an input is drawn
         drawer = Drawer(inputs)
         first = drawer.next_block()
-        _check_arguments(function, name, options, first)
-        frame = _dump_inputs(first, 0)
+        check_arguments(function, name, options, first)
+        frame = dump_inputs(first, 0)  # what cannot be sent is told before anything is written
         share = self._share(settings)
         digests = _stage_objects(share, function, name, options)
         manifest = self._manifest(settings, options, name, digests)
@@ -196,7 +216,7 @@ class Client:
         site = self._site(settings, share, manifest, manifest_digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock, staging=writer)
         try:
-            _stage_inputs(writer, drawer, first, frame, dispatcher)
+            Feeder(writer, drawer, dispatcher, (first, frame), self._clock).feed(options)
         except BaseException:
             dispatcher.cancel()
             dispatcher.start()
@@ -205,25 +225,28 @@ class Client:
             dispatcher,
             on_error=options.on_error,
             unordered=options.unordered,
-            source_error=drawer.error,
+            source_error=lambda: drawer.error,
         )
 
-    def _manifest(
-        self, settings: Settings, options: MapOptions, name: str, digests: tuple[Digest, Digest | None]
-    ) -> Manifest:
+    def _manifest(self, settings: Settings, options: MapOptions, name: str, digests: Digests) -> Manifest:
         is_local = self._engine(settings).share_is_local
         return Manifest(
             job_id=JobId(uuid.uuid4().hex),
             function_name=name,
             label=options.label,
             python=f"{sys.version_info[0]}.{sys.version_info[1]}",
-            function=digests[0],
-            common=digests[1],
+            function=digests.function,
+            common=digests.common,
+            setup=digests.setup,
             star=options.star,
             workers=options.workers or settings.workers or self._n_slots(settings),
             chunk_size=options.chunk_size,
             beat_s=BEAT_S[is_local],
             lease_s=LEASE_S[is_local],
+            timeout_s=options.timeout_s,
+            retries=options.retries,
+            retry_on=options.retry_on,
+            keep=options.keep,
             max_attempts=MAX_ATTEMPTS,
             created_s=wall_time(),
             on_error=options.on_error,
@@ -312,53 +335,19 @@ def _default_client() -> Client:
 
 def _stage_objects(
     share: SharePaths, function: Callable[..., Any], name: str, options: MapOptions
-) -> tuple[Digest, Digest | None]:
+) -> Digests:
     function_digest = store.put(share, payload.dump_function(function, name))
-    if not options.has_common:
-        return function_digest, None
-    try:
-        frame = payload.dump(options.common)
-    except Exception as error:
-        message = f"cannot send the common data: {error}; give what it can be made from instead"
-        raise PayloadError(message) from error
-    return function_digest, store.put(share, frame)
-
-
-def _stage_inputs(
-    writer: InputWriter, drawer: Drawer, block: list[Any], frame: payload.Frame, dispatcher: Dispatcher
-) -> None:
-    """Write block after block; workers are asked for as soon as there is something for them to do.
-
-    A handful of inputs is written in one go before the dispatcher starts: its
-    thread would only get in the way.
-    """
-    started = False
-    while block:
-        writer.append(frame, len(block))
-        drawer.learn(frame.size, len(block))
-        if writer.staged > 1 and not started:
-            dispatcher.start()
-            started = True
-        block = drawer.next_block()
-        frame = _dump_inputs(block, writer.staged)
-    writer.close()
-    dispatcher.close_inputs(writer.staged)
-    if not started:
-        dispatcher.start()
-
-
-def _dump_inputs(block: list[Any], first: int) -> payload.Frame:
-    try:
-        return payload.dump(block)
-    except Exception as error:
-        for position, each in enumerate(block):
-            try:
-                payload.dump(each)
-            except Exception as reason:
-                message = f"input {first + position} ({type(each).__name__}) cannot be pickled: {reason}"
-                raise PayloadError(message) from reason
-        message = f"inputs {first} to {first + len(block) - 1} cannot be pickled together: {error}"
-        raise PayloadError(message) from error
+    common = setup = None
+    if options.has_common:
+        try:
+            frame = payload.dump(options.common)
+        except Exception as error:
+            message = f"cannot send the common data: {error}; give what it can be made from instead"
+            raise PayloadError(message) from error
+        common = store.put(share, frame)
+    if options.setup is not None:
+        setup = store.put(share, payload.dump_function(options.setup, "the set-up function"))
+    return Digests(function_digest, common, setup)
 
 
 def _picture(manifest: Manifest, paths: JobPaths) -> JobSnapshot:
@@ -397,78 +386,6 @@ def _refuse_recursion() -> None:
         raise InfiniteRecursionError(message)
 
 
-def _refuse_later(later: dict[str, object]) -> None:
-    for name, value in later.items():
-        if name not in LATER:
-            message = f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}"
-            raise SettingsError(message)
-        default = LATER[name]
-        if type(value) is not type(default) or value != default:  # comparing an array gives no truth value
-            message = f"option {name!r} is not available yet: leave it out"
-            raise SettingsError(message)
-
-
-def _checked_function(function: object) -> str:
-    if not callable(function):
-        message = f"{function!r} cannot be called: the first argument is the function"
-        raise SettingsError(message)
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _check_arguments(function: Callable[..., Any], name: str, options: MapOptions, first: list[Any]) -> None:
-    """Refuse a function that cannot take what each task will give it, as far as can be told here."""
-    n_arguments = 1
-    if options.star:
-        if not first or not isinstance(first[0], Sized):
-            return
-        n_arguments = len(first[0])
-    n_arguments += options.has_common
-    try:  # a wrapper's own arguments count, whatever it wraps
-        signature = inspect.signature(function, follow_wrapped=False)
-    except (TypeError, ValueError):  # some built-in functions have none
-        return
-    try:
-        signature.bind(*[None] * n_arguments)
-    except TypeError as error:
-        common = ", the common data last" if options.has_common else ""
-        given = f"{n_arguments} argument{'s' if n_arguments > 1 else ''}{common}"
-        message = f"{name} cannot be called with {given} ({error}): change its parameters, star or common"
-        raise SettingsError(message) from error
-
-
-def _checked_label(value: object) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    message = f"label is {value!r}: give text"
-    raise SettingsError(message)
-
-
-def _checked_chunk_size(value: object) -> int | None:
-    if value == "auto":
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    message = f"chunk_size is {value!r}: give a whole number from 1 up, or 'auto'"
-    raise SettingsError(message)
-
-
-def _checked_on_error(value: object) -> OnError:
-    if value == "stop":
-        message = "on_error='stop' is not available yet: use 'raise', 'return' or 'skip'"
-        raise SettingsError(message)
-    if value in get_args(OnError):
-        return cast("OnError", value)
-    message = f"on_error is {value!r}: give 'raise', 'return' or 'skip'"
-    raise SettingsError(message)
-
-
-def _checked_workers(value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    message = f"workers is {value!r}: give a whole number from 1 up"
-    raise SettingsError(message)
-
-
 def _working_folder() -> str:
     try:
         return os.getcwd()
@@ -481,6 +398,3 @@ def _owner() -> str:
         return f"{getpass.getuser()}@{platform.node()}"
     except (OSError, KeyError):
         return f"uid {os.getuid()}"
-
-
-_OPTIONS = ("common", "chunk_size", "on_error", "workers", "engine", "label", "star", "unordered")

@@ -28,6 +28,7 @@ class Drawer:
             )
             raise PayloadError(message) from error
         self._most = 1
+        self._limit = MOST_INPUTS
         self.error: Exception | None = None
         self._is_over = False
 
@@ -35,8 +36,9 @@ class Drawer:
         """The next inputs; empty when there are no more."""
         block: list[Any] = []
         step, began = 1, time.monotonic()
-        while not self._is_over and len(block) < self._most and time.monotonic() - began < PATIENCE_S:
-            wanted = min(step, self._most - len(block))
+        most = min(self._most, self._limit)
+        while not self._is_over and len(block) < most and time.monotonic() - began < PATIENCE_S:
+            wanted = min(step, most - len(block))
             before = len(block)
             try:
                 block.extend(islice(self._source, wanted))  # keeps what came before an exception
@@ -47,6 +49,10 @@ class Drawer:
                 self._is_over = True
             step *= 8
         return block
+
+    def limit(self, count: int) -> None:
+        """Draw at most ``count`` inputs the next time."""
+        self._limit = max(1, count)
 
     def learn(self, n_bytes: int, count: int) -> None:
         """Size the next block by what the last one took, so that memory stays flat."""

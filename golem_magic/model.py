@@ -11,6 +11,7 @@ NativeId = NewType("NativeId", str)
 Digest = NewType("Digest", str)
 
 OnError = Literal["raise", "return", "skip", "stop"]
+Keep = Literal["all", "unread"]
 
 
 class JobState(StrEnum):
@@ -88,6 +89,13 @@ class MapOptions:
         label: Free text shown with the job.
         star: Unpack each input into positional arguments.
         unordered: Iterate in the order in which outcomes come.
+        timeout_s: Longest time a task may take, in seconds; None for no limit.
+        setup: Called once per worker; its value is every task's last argument. None for no set-up.
+        retries: How often a task that raised is tried again.
+        retry_on: Qualified names of the exceptions worth another try; empty for any Exception.
+        stream: Draw inputs in a thread, a window ahead of the work, instead of all at once.
+        keep: ``unread`` frees a result once the iterator has passed it.
+        disk_budget: Bytes of results on the share that nobody has read; None for no limit.
     """
 
     common: Any = None
@@ -98,6 +106,13 @@ class MapOptions:
     label: str = ""
     star: bool = False
     unordered: bool = False
+    timeout_s: float | None = None
+    setup: Callable[[], Any] | None = None
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    stream: bool = False
+    keep: Keep = "all"
+    disk_budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +139,8 @@ class Failure:
     """The outcome of a task that gave no value.
 
     Attributes:
-        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker.
+        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker, ended by
+            its ``timeout``, or raised by the ``setup`` function, which concerns the whole job.
         exception: The pickled exception, None where it cannot be pickled.
         type_name: Qualified name of the exception's type.
         message: ``str()`` of the exception.
@@ -134,7 +150,7 @@ class Failure:
         attempt: How often the task had been tried, counted from 1.
     """
 
-    kind: Literal["raised", "unpicklable", "died"]
+    kind: Literal["raised", "unpicklable", "died", "timeout", "setup"]
     exception: bytes | None
     type_name: str
     message: str
@@ -185,6 +201,11 @@ class JobSnapshot:
     def n_waiting(self) -> int:
         """Tasks drawn that neither have an outcome nor run."""
         return max(0, self.n_staged - self.n_done - self.n_failed - self.n_running)
+
+
+def qualified_name(kind: type) -> str:
+    """A class's name with its module, as both sides call it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 SnapshotSource = Callable[[], JobSnapshot]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from golem_magic.errors import TaskError, WorkerDied
+from golem_magic.errors import TaskError, TaskTimeout, WorkerDied
 from golem_magic.model import Failure
 
 # A place in a traceback, as Python writes it; the margin is that of exception groups.
@@ -56,12 +56,13 @@ def rebuild(failure: Failure, index: int) -> BaseException:
     Python print notes under the message.
     """
     original = _load(failure)
-    if failure.kind == "raised" and isinstance(original, Exception) and _is_harmless(original):
+    if failure.kind in ("raised", "setup") and isinstance(original, Exception) and _is_harmless(original):
         error: BaseException = original
     else:
         error = _task_error(failure, index)
         error.__cause__ = original
-    where = f"task {index} on {failure.host}, attempt {failure.attempt} (worker {failure.worker})"
+    what = "the set-up function" if failure.kind == "setup" else f"task {index}"
+    where = f"{what} on {failure.host}, attempt {failure.attempt} (worker {failure.worker})"
     error.add_note(f"{where}\n{_with_cells(failure.traceback.rstrip())}")
     return error
 
@@ -77,6 +78,10 @@ def _task_error(failure: Failure, index: int) -> TaskError:
             )
         case "raised":
             return TaskError(f"task {index} raised {failure.summary}")
+        case "timeout":
+            return TaskTimeout(f"task {index} gave no outcome: {failure.message}")
+        case "setup":
+            return TaskError(f"the set-up function raised {failure.summary}")
 
 
 def _is_harmless(error: BaseException) -> bool:

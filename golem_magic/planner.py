@@ -14,6 +14,9 @@ PATIENCE_S = {
     False: 5.0,
     True: 120.0,
 }  # with an engine in trouble: before and after it first accepted workers
+AHEAD_S = 2.0  # how far a stream is drawn ahead of the work, in seconds of it; chosen by feel
+WINDOW_PER_WORKER = 32  # and in tasks per worker, while nothing is known
+MOST_AT_ONCE = 1 << 16
 MOST_BAD_PLACEMENTS = 3  # in a row, without any outcome in between
 
 
@@ -45,7 +48,8 @@ class Seen:
         trouble_s: Seconds since the engine last answered, 0 if it did.
         refused: The engine refused for good.
         n_bad: Placements in a row that are gone and brought no outcome.
-        is_orphaned: The client that was drawing the inputs has died over it.
+        is_hopeless: The job cannot be done: the client that was drawing the inputs has died over
+            it, or the set-up function raises.
         may_place: This client is the one that places workers.
     """
 
@@ -61,8 +65,32 @@ class Seen:
     refused: bool = False
     n_bad: int = 0
     is_cancelled: bool = False
-    is_orphaned: bool = False
+    is_hopeless: bool = False
     may_place: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """What bears on how many more inputs workers may see.
+
+    Attributes:
+        n_shown: Inputs that workers can see.
+        read_to: The task behind the last one whose outcome was handed to a reader.
+        outcome_bytes: Mean size of a published outcome, 0 before the first.
+        unread_bytes: Outcomes on the share that no reader has been handed.
+        tasks_per_s: Outcomes per second, over the job so far.
+        disk_budget: Most unread bytes wanted, None for no limit.
+    """
+
+    n_shown: int
+    n_outcomes: int
+    read_to: int
+    outcome_bytes: float
+    unread_bytes: int
+    workers: int
+    tasks_per_s: float
+    is_stream: bool
+    disk_budget: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +131,7 @@ def plan(seen: Seen) -> list[Action]:
     if seen.is_cancelled:
         over = all(_is_lost(lease, seen.lease_s) for lease in seen.leases)
         return [Finish(JobState.CANCELLED)] if over else []
-    if seen.is_orphaned:
+    if seen.is_hopeless:
         return [Finish(JobState.FAILED)]
     healing: list[Action] = [
         Condemn(lease.name) if lease.is_deadly else Close(lease.name)
@@ -114,6 +142,28 @@ def plan(seen: Seen) -> list[Action]:
         return [*healing, Finish(JobState.FAILED)]
     missing = _missing_workers(seen)
     return [*healing, Place(missing)] if missing else healing
+
+
+def n_to_show(flow: Flow) -> int:
+    """How many more inputs workers may see now; at least one if the reader has all that they can do.
+
+    A stream runs at most ``AHEAD_S`` seconds of work ahead of what is done. A
+    budget counts what is unread and what the inputs already shown will add.
+    """
+    n_open = flow.n_shown - flow.n_outcomes
+    allowed = MOST_AT_ONCE
+    if flow.is_stream:
+        window = max(WINDOW_PER_WORKER * flow.workers, int(AHEAD_S * flow.tasks_per_s))
+        allowed = min(allowed, window - n_open)
+    if flow.disk_budget is not None:
+        if flow.outcome_bytes:
+            room = (flow.disk_budget - flow.unread_bytes) / flow.outcome_bytes
+            allowed = min(allowed, int(room) - n_open)
+        else:
+            allowed = min(allowed, flow.workers - n_open)  # the first ones teach the size
+    if flow.n_shown <= flow.read_to:
+        return max(1, allowed)
+    return max(0, allowed)
 
 
 def n_alive(placements: Mapping[NativeId, PlacementStatus]) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, overload
 
 from golem_magic import outcomes
 from golem_magic.dispatcher import Dispatcher
-from golem_magic.errors import ExecutionFailure, GolemMagicError, JobCancelled
+from golem_magic.errors import ExecutionFailure, JobCancelled, JobError, ResultConsumed, ShareError
 from golem_magic.model import Failure, JobId, JobSnapshot, JobState, OnError
 from golem_magic.share import outcome_files
 from golem_magic.share.layout import Done
@@ -22,6 +23,9 @@ class Results:
     after it was handed out: each ``iter()`` starts at the beginning and reads
     from the share again. ``next(results)`` has a position of its own. A task's
     exception is raised at its place; iteration can go on after it.
+
+    Where the job keeps only what is unread, there is one pass: every ``iter()``
+    and ``next()`` continue it, and what it has passed is gone from the share.
     """
 
     def __init__(
@@ -30,7 +34,7 @@ class Results:
         *,
         on_error: OnError = "raise",
         unordered: bool = False,
-        source_error: Exception | None = None,
+        source_error: Callable[[], Exception | None] = lambda: None,
     ) -> None:
         self._dispatcher = dispatcher
         self._on_error = on_error
@@ -72,25 +76,32 @@ class Results:
         """The exceptions of the tasks that have failed so far, by task index."""
         found = outcomes.Errors()
         for entry in sorted(self._dispatcher.book.order):
-            if entry.failed:
-                for position, outcome in enumerate(outcome_files.read(self._dispatcher.paths, entry)):
+            with suppress(ResultConsumed):
+                for position, outcome in enumerate(self._load(entry) if entry.failed else ()):
                     if type(outcome) is Failure:
                         index = entry.start + position
                         found[index] = outcomes.rebuild(outcome, index)
         return found
 
     def as_completed(self) -> Iterator[tuple[int, Any]]:
-        """Pairs of task index and result in the order in which they come; errors as ``on_error`` says."""
+        """Pairs of task index and result in the order in which they come; errors as ``on_error`` says.
+
+        Raises:
+            JobError: This job keeps only what is unread, and frees it in the order of the inputs.
+        """
+        if self._frees:
+            message = f"job {self.job_id[:8]} frees results in the order of the inputs: iterate over them"
+            raise JobError(message)
         return CompletionIterator(self)
 
     def __iter__(self) -> Iterator[Any]:
+        if self._frees:
+            return self._own_pass()
         return _Values(CompletionIterator(self)) if self._unordered else ResultIterator(self)
 
     def __next__(self) -> Any:
         __tracebackhide__ = True
-        if self._own is None:
-            self._own = ResultIterator(self)
-        return next(self._own)
+        return next(self._own_pass())
 
     def __len__(self) -> int:
         n_tasks = self._dispatcher.n_tasks
@@ -137,8 +148,45 @@ class Results:
         if entry is None:
             raise self._absence(position)
         if self._cached is None or self._cached[0] != entry:
-            self._cached = (entry, outcome_files.read(self._dispatcher.paths, entry))
+            self._cached = (entry, self._read(entry))
         return self._cached[1][position - entry.start]
+
+    @property
+    def _frees(self) -> bool:
+        return self._dispatcher.manifest.keep == "unread"
+
+    def _own_pass(self) -> ResultIterator:
+        if self._own is None:
+            first = outcome_files.first_kept(self._dispatcher.paths) if self._frees else 0
+            self._own = ResultIterator(self, first)
+        return self._own
+
+    def _read(self, entry: Done) -> list[Any]:
+        """The outcomes of an entry, which count as read from now on."""
+        found = self._load(entry)
+        self._dispatcher.reading.note(entry)
+        return found
+
+    def _load(self, entry: Done) -> list[Any]:
+        """The outcomes of an entry.
+
+        Raises:
+            ResultConsumed: They have been freed.
+        """
+        __tracebackhide__ = True
+        try:
+            return outcome_files.read(self._dispatcher.paths, entry)
+        except ShareError as error:
+            if self._frees and isinstance(error.__cause__, FileNotFoundError):
+                message = f"results {entry.start} to {entry.end - 1} were read and freed (keep='unread')"
+                raise ResultConsumed(message) from None
+            raise
+
+    def _free(self, entry: Done) -> None:
+        """Give the space of an entry back: the one pass has left it behind."""
+        if self._frees:
+            outcome_files.remove(self._dispatcher.paths, entry.file)
+            self._dispatcher.reading.note_freed(entry)
 
     def _wait_for(self, position: int) -> Done | None:
         """The entry that holds a task's outcome; None if it will never come."""
@@ -156,16 +204,31 @@ class Results:
             n_tasks is not None and position >= n_tasks
         )
 
+    def _after_gap(self, position: int) -> int:
+        """Where to go on after telling why there is no outcome: once per gap if the job was given up."""
+        if self._dispatcher.error is None:
+            return position + 1
+        following = self._dispatcher.book.next_start(position)
+        return following if following is not None else max(position + 1, self._dispatcher.n_tasks or 0)
+
     def _is_behind_end(self, position: int) -> bool:
         n_tasks = self._dispatcher.n_tasks
+        if n_tasks is None and self._dispatcher.error is not None:
+            n_tasks = self._dispatcher.book.n_in_rounds  # of inputs that were never closed
         return n_tasks is not None and position >= n_tasks
 
-    def _absence(self, position: int) -> GolemMagicError:
+    def _absence(self, position: int) -> BaseException:
         """Why a task has no outcome and will get none."""
+        if self._dispatcher.fatal is not None:
+            return outcomes.rebuild(self._dispatcher.fatal, position)
         if self._dispatcher.error is not None:
             return self._dispatcher.error.with_traceback(None)  # else each raise would add its frames
         if self.progress.state is JobState.CANCELLED:
-            return JobCancelled(f"job {self.job_id[:8]} was cancelled before task {position} had an outcome")
+            what = f"job {self.job_id[:8]} was cancelled"
+            first = self.progress.first_failure
+            if self._on_error == "stop" and first is not None:
+                what = f"job {self.job_id[:8]} was stopped because task {first[0]} failed ({first[1]})"
+            return JobCancelled(f"{what} before task {position} had an outcome")
         snapshot = self.progress
         missing = (snapshot.n_tasks or snapshot.n_staged) - snapshot.n_done - snapshot.n_failed
         return ExecutionFailure(f"{missing} tasks of job {self.job_id[:8]} gave no outcome, {position} first")
@@ -174,11 +237,12 @@ class Results:
 class ResultIterator:
     """One pass over the results in input order; a class, so that it can go on after an exception."""
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, start: int = 0) -> None:
         self._results = results
         self._values: list[Any] = []  # of the file being read, last one first: handed out is gone
-        self._end = 0  # index behind that file
-        self._source_error = results._source_error
+        self._end = start  # index behind that file
+        self._entry: Done | None = None
+        self._has_told_end = False
 
     @property
     def position(self) -> int:
@@ -208,17 +272,21 @@ class ResultIterator:
         """Read the file that starts here, waiting for it."""
         __tracebackhide__ = True
         results = self._results
+        passed, self._entry = self._entry, None
+        if passed is not None:
+            results._free(passed)
         entry = results._wait_for(self._end)
         if entry is not None:
-            self._values = outcome_files.read(results._dispatcher.paths, entry)
+            self._values = results._read(entry)
             self._values.reverse()
-            self._end = entry.end
+            self._end, self._entry = entry.end, entry
             return
         if results._is_behind_end(self._end):
-            error, self._source_error = self._source_error, None
+            error = None if self._has_told_end else results._source_error()
+            self._has_told_end = True
             raise error or StopIteration  # what ended the inputs, once
         absence = results._absence(self._end)
-        self._end += 1
+        self._end = results._after_gap(self._end)
         raise absence
 
 
@@ -230,7 +298,7 @@ class CompletionIterator:
         self._n_entries = 0
         self._index = 0
         self._values: list[Any] = []
-        self._source_error = results._source_error
+        self._has_told_end = False
 
     def __iter__(self) -> CompletionIterator:
         return self
@@ -262,12 +330,13 @@ class CompletionIterator:
             dispatcher.wait(lambda: len(order) > self._n_entries)
         if self._n_entries >= len(order):
             if dispatcher.snapshot().state is JobState.DONE:
-                error, self._source_error = self._source_error, None
+                error = None if self._has_told_end else results._source_error()
+                self._has_told_end = True
                 raise error or StopIteration  # what ended the inputs, once
             raise results._absence(dispatcher.book.n_outcomes)
         entry = order[self._n_entries]
         self._n_entries += 1
-        self._values = outcome_files.read(dispatcher.paths, entry)
+        self._values = results._read(entry)
         self._values.reverse()
         self._index = entry.start
 

@@ -26,7 +26,9 @@ MAY_IMPORT = {
     "outcomes": "errors model payload",
     "dispatcher": "clock engines errors model payload planner share",
     "results": "dispatcher errors model outcomes share",
-    "client": "clock dispatcher engines errors inputs model outcomes payload results settings share",
+    "feeder": "clock dispatcher errors inputs model payload planner share",
+    "options": "errors model",
+    "client": "clock dispatcher engines errors feeder inputs model options outcomes payload results settings share",
     "progress": "model",
     "magics": "cells client errors model outcomes progress results settings",
 }

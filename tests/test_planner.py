@@ -129,10 +129,10 @@ TABLE: list[tuple[str, Seen, list[Action]]] = [
     ("but not for ever", replace(BUSY, placements=ENDED, trouble_s=PATIENCE_S[True] + 0.1), [FAILED]),
     ("what a silent engine last said of workers is old news", replace(BUSY, trouble_s=1e6), [FAILED]),
     ("but a lease that moves is news", replace(BUSY, trouble_s=1e6, leases=(ALIVE,)), []),
-    ("the client died while it drew inputs", replace(BUSY, n_tasks=None, is_orphaned=True), [FAILED]),
+    ("the client died while it drew inputs", replace(BUSY, n_tasks=None, is_hopeless=True), [FAILED]),
     (
         "cancelled comes before that",
-        replace(BUSY, n_tasks=None, is_orphaned=True, is_cancelled=True),
+        replace(BUSY, n_tasks=None, is_hopeless=True, is_cancelled=True),
         [CANCELLED],
     ),
     (
@@ -192,7 +192,7 @@ situations = st.builds(
     refused=st.booleans(),
     n_bad=counts,
     is_cancelled=st.booleans(),
-    is_orphaned=st.booleans(),
+    is_hopeless=st.booleans(),
     may_place=st.booleans(),
 )
 
@@ -217,12 +217,12 @@ def test_what_holds_in_every_situation(seen: Seen) -> None:
     lost = {lease.name: lease for lease in seen.leases if is_lost(lease)}
     healed = {action.name: action for action in actions if isinstance(action, Close | Condemn)}
     assert all(isinstance(action, Condemn) == lost[name].is_deadly for name, action in healed.items())
-    if not seen.is_cancelled and not seen.is_orphaned and DONE not in finishes:
+    if not seen.is_cancelled and not seen.is_hopeless and DONE not in finishes:
         assert healed.keys() == lost.keys()
     alive = len(lost) < len(seen.leases)
     is_complete = seen.n_tasks is not None and seen.n_outcomes >= seen.n_tasks
     assert (DONE in finishes) == is_complete
     if FAILED in finishes:
         assert not seen.is_cancelled
-        assert seen.is_orphaned or (not alive and seen.may_place)
+        assert seen.is_hopeless or (not alive and seen.may_place)
     assert (CANCELLED in finishes) == (seen.is_cancelled and not alive and not is_complete)

@@ -18,9 +18,10 @@ from typing import Protocol
 from golem_magic.clock import Clock, wall_time
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements, Site
+from golem_magic.dispatcher.reading import Reading
 from golem_magic.dispatcher.rivals import Rivals
 from golem_magic.errors import FormatError, GolemMagicError, JobError, NoWorkersError, ShareError
-from golem_magic.model import JobSnapshot, JobState
+from golem_magic.model import Failure, JobSnapshot, JobState
 from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
 from golem_magic.share import files, jobs, outcome_files
 from golem_magic.share.book import Book, LeaseLog
@@ -47,7 +48,10 @@ class Dispatcher:
     Attributes:
         book: What the share says; others may read what its docstring names.
         error: Why the job was given up, None unless it FAILED.
+        fatal: What the user's set-up function raised, if it did.
         n_tasks: Number of tasks, None while inputs are being drawn.
+        reading: How far readers have come.
+        hint: Something the feeder has to say to the user, such as what it waits for.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class Dispatcher:
         self.manifest = manifest
         self.book = Book(paths)
         self.error: GolemMagicError | None = None
+        self.fatal: Failure | None = None
         self.n_tasks: int | None = None
+        self.reading, self.hint = Reading(), ""
         self._clock = clock
         self._staging = staging
         self._site = site
@@ -79,12 +85,10 @@ class Dispatcher:
         self._born_s = clock.now() - max(0.0, wall_time() - manifest.created_s)
         self._ended_s: float | None = None
         self._beat_at_s = self._plan_at_s = 0.0
-        self._state = JobState.STAGING
-        self._is_cancelled = False
+        self._state, self._is_cancelled = JobState.STAGING, False
         self._free_since_s: float | None = None
         self._open: list[LeaseLog] = []
-        self._first_failure: tuple[int, str] | None = None
-        self._first_failure_of: object = None
+        self._first_failure: tuple[object, tuple[int, str] | None] = (None, None)
         self._look()
         self._catch_up()
 
@@ -102,6 +106,10 @@ class Dispatcher:
     def snapshot(self) -> JobSnapshot:
         """The newest picture of the job."""
         return self._snapshot
+
+    def wake(self) -> None:
+        """Look again at once: there is something new."""
+        self._wake.set()
 
     def close_inputs(self, n_tasks: int) -> None:
         """Learn from this process that all inputs are staged, sooner than the share would tell."""
@@ -187,6 +195,8 @@ class Dispatcher:
                 raise ShareError(message)
             self._is_cancelled = self._is_cancelled or "cancel" in control
             self._rivals.look(control)
+            if "failed" in control and self.fatal is None:
+                self.fatal = outcome_files.read_fatal(self.paths)
             if self.n_tasks is None and "closed" in control:
                 self.n_tasks = count_inputs(self.paths)
         if now >= self._beat_at_s:
@@ -248,7 +258,7 @@ class Dispatcher:
             refused=self._placements.refused,
             n_bad=len(self._placements.bad),
             is_cancelled=self._is_cancelled,
-            is_orphaned=self._is_orphaned(),
+            is_hopeless=self.fatal is not None or self._is_orphaned(),
             may_place=not self._rivals.any_newer,
         )
 
@@ -309,6 +319,8 @@ class Dispatcher:
         self._finish(JobState.DONE if self._is_complete() else JobState.CANCELLED)
 
     def _why_given_up(self) -> GolemMagicError:
+        if self.fatal is not None:
+            return JobError(f"the set-up function raised {self.fatal.summary} on {self.fatal.host}")
         if self._is_orphaned():
             return self._half_staged()
         return self._placements.trouble or self._no_workers()
@@ -340,12 +352,12 @@ class Dispatcher:
 
     def _find_first_failure(self) -> None:
         entry = self.book.lowest_failing
-        if entry is not None and entry is not self._first_failure_of:
-            self._first_failure_of = entry
+        if entry is not None and entry is not self._first_failure[0]:
+            self._first_failure = (entry, None)
             with suppress(Exception):  # what cannot be loaded here is told to whoever reads it
                 found = outcome_files.first_failure(self.paths, entry)
                 if found is not None:
-                    self._first_failure = (found[0], found[1].summary)
+                    self._first_failure = (entry, (found[0], found[1].summary))
 
     def _picture(self) -> JobSnapshot:
         is_over = self._state.is_final
@@ -361,7 +373,7 @@ class Dispatcher:
             n_running=0 if is_over else len(self._open),
             n_workers=0 if is_over else len({log.worker for log in self._open}),
             elapsed_s=(self._ended_s or self._clock.now()) - self._born_s,
-            first_failure=self._first_failure,
+            first_failure=self._first_failure[1],
             note=self._note(),
         )
 
@@ -372,4 +384,4 @@ class Dispatcher:
             return f"the engine does not answer, asking again: {self._placements.trouble}"
         if self._site.engine is None and not self._state.is_final:
             return f"only watched: its engine, {self.manifest.engine}, is not set up here"
-        return self._share_note
+        return self._share_note or self.hint

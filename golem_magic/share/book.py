@@ -114,7 +114,7 @@ class Round:
 class Book:
     """All that has been read of one job; grows with every :meth:`look`.
 
-    One thread looks. Others may read ``done``, ``order``, ``n_outcomes`` and ``n_failed``
+    One thread looks. Others may read ``done``, ``order``, ``n_outcomes``, ``n_failed`` and ``n_bytes``
     at any time: each is only ever extended, by single steps of the interpreter.
     """
 
@@ -128,6 +128,7 @@ class Book:
         self._starts: list[int] = []
         self.n_outcomes = 0
         self.n_failed = 0
+        self.n_bytes = 0
         self.lowest_failing: Done | None = None
 
     def look(self) -> bool:
@@ -161,6 +162,10 @@ class Book:
             return None
         found = self.done[starts[position]]
         return found if task < found.end else None
+
+    def next_start(self, task: int) -> int | None:
+        """The first task behind ``task`` at which an entry with outcomes begins."""
+        return min((start for start in list(self.done) if start > task), default=None)
 
     @property
     def n_in_rounds(self) -> int:
@@ -229,6 +234,7 @@ class Book:
         self.done[entry.start] = entry
         self.order.append(entry)
         self.n_outcomes += n_tasks
+        self.n_bytes += entry.size
         if entry.failed:
             self.n_failed += entry.failed
             if self.lowest_failing is None or entry.start < self.lowest_failing.start:

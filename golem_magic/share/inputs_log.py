@@ -1,9 +1,10 @@
-"""The inputs of a job: an append-only log of pickled blocks and an index of fixed-size records.
+"""The inputs of a job: append-only logs of pickled blocks and an index of fixed-size records.
 
 One client writes, log first, then index; workers reopen both whenever they
 want more, take whole records whose checksum fits, and treat the rest as not
 there yet. A crash of the client leaves whole blocks and at most one torn one,
-which no record points at.
+which no record points at. What is in a log but not in the index does not exist
+for workers: that is how a client holds inputs back.
 """
 
 import bisect
@@ -11,8 +12,10 @@ import io
 import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from golem_magic import payload
 from golem_magic.errors import FormatError, ShareError
@@ -20,35 +23,96 @@ from golem_magic.share import files
 from golem_magic.share.layout import JobPaths
 from golem_magic.share.store import check_owner
 
-_RECORD = struct.Struct("<QQQII")  # first task, offset, size, number of tasks, checksum of the block
+_RECORD = struct.Struct("<QQQIIII")
 _CHECK = struct.Struct("<I")
 RECORD_BYTES = _RECORD.size + _CHECK.size
+SEGMENT_BYTES = 64 << 20  # a log is closed at about this size, so that what has been read can be removed
+
+
+class Record(NamedTuple):
+    """Some tasks of a block: ``n_tasks`` from task ``start`` on, which is number ``skip`` in the block."""
+
+    start: int
+    offset: int
+    size: int
+    n_tasks: int
+    skip: int
+    checksum: int
+    segment: int
 
 
 class InputWriter:
-    """Appends blocks; used by the one client that stages the job."""
+    """Appends blocks; used by the one client that stages the job.
+
+    Attributes:
+        staged: Tasks that workers can see.
+        hidden: Tasks that are in the log and not yet to be seen.
+    """
 
     def __init__(self, paths: JobPaths) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        with files.explained("write", paths.inputs_log):
-            self._log = os.open(paths.inputs_log, flags, 0o600)
-            self._index = os.open(paths.inputs_index, flags, 0o600)
         self._paths = paths
+        self._segment = 0
+        self._log = _open_new(paths.inputs_log(0))
+        self._index = _open_new(paths.inputs_index)
         self._offset = 0
+        self._waiting: deque[Record] = deque()
+        self._segments: dict[int, int] = {}  # a closed segment -> the task behind its last one
         self.staged = 0
+        self.hidden = 0
 
     def append(self, frame: payload.Frame, count: int) -> None:
-        """Add one block of ``count`` inputs.
+        """Add one block of ``count`` inputs, for workers to see.
 
         Raises:
             ShareError: It could not be written; the index does not know it then.
         """
-        record = _RECORD.pack(self.staged, self._offset, frame.size, count, frame.checksum())
-        with files.explained("write", self._paths.inputs_log):
+        self.put(frame, count)
+        self.show(count)
+
+    def put(self, frame: payload.Frame, count: int) -> None:
+        """Add one block without showing it.
+
+        Raises:
+            ShareError: It could not be written.
+        """
+        if self._offset >= SEGMENT_BYTES:
+            self._next_segment()
+        start = self.staged + self.hidden
+        record = Record(start, self._offset, frame.size, count, 0, frame.checksum(), self._segment)
+        with files.explained("write", self._paths.inputs_log(self._segment)):
             files.write_all(self._log, frame.parts)
-            files.write_all(self._index, [record + _CHECK.pack(zlib.crc32(record))])
+        self._waiting.append(record)
         self._offset += frame.size
-        self.staged += count
+        self.hidden += count
+
+    def show(self, count: int) -> None:
+        """Let workers see the next ``count`` tasks, or all that there are.
+
+        Raises:
+            ShareError: The index could not be written.
+        """
+        while count > 0 and self._waiting:
+            record = self._waiting.popleft()
+            if record.n_tasks > count:
+                rest = record._replace(
+                    start=record.start + count, skip=record.skip + count, n_tasks=record.n_tasks - count
+                )
+                self._waiting.appendleft(rest)
+                record = record._replace(n_tasks=count)
+            packed = _RECORD.pack(*record)
+            with files.explained("write", self._paths.inputs_index):
+                files.write_all(self._index, [packed + _CHECK.pack(zlib.crc32(packed))])
+            count -= record.n_tasks
+            self.staged += record.n_tasks
+            self.hidden -= record.n_tasks
+
+    def forget(self, task: int) -> None:
+        """Remove the logs all of whose tasks lie before ``task`` and will not be asked for again."""
+        for segment, end in list(self._segments.items()):
+            if end <= task:
+                del self._segments[segment]
+                with suppress(OSError):
+                    os.unlink(self._paths.inputs_log(segment))
 
     def close(self) -> None:
         """Say that no input follows, and how many there are."""
@@ -57,6 +121,18 @@ class InputWriter:
         with files.explained("write", self._paths.closed):
             files.link(str(self.staged), self._paths.closed)
 
+    def _next_segment(self) -> None:
+        os.close(self._log)
+        self._segments[self._segment] = self.staged + self.hidden
+        self._segment += 1
+        self._offset = 0
+        self._log = _open_new(self._paths.inputs_log(self._segment))
+
+
+def _open_new(path: str) -> int:
+    with files.explained("write", path):
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
 
 class InputReader:
     """Finds inputs by task index; reopens the growing files at every look."""
@@ -64,13 +140,13 @@ class InputReader:
     def __init__(self, paths: JobPaths) -> None:
         self._paths = paths
         self._starts: list[int] = []
-        self._records: list[tuple[int, int, int, int, int]] = []
-        self._cached: tuple[int, Sequence[Any]] = (-1, ())
+        self._records: list[Record] = []
+        self._cached: tuple[object, Sequence[Any]] = (None, ())
 
     @property
     def staged(self) -> int:
         """Tasks known to be staged; :meth:`refresh` may learn of more."""
-        return self._records[-1][0] + self._records[-1][3] if self._records else 0
+        return self._records[-1].start + self._records[-1].n_tasks if self._records else 0
 
     def refresh(self) -> int:
         """Read new records; give the number of tasks staged."""
@@ -87,8 +163,8 @@ class InputReader:
             record = data[offset : offset + _RECORD.size]
             if _CHECK.unpack_from(data, offset + _RECORD.size)[0] != zlib.crc32(record):
                 break
-            self._records.append(_RECORD.unpack(record))
-            self._starts.append(self._records[-1][0])
+            self._records.append(Record._make(_RECORD.unpack(record)))
+            self._starts.append(self._records[-1].start)
         return self.staged
 
     def tasks(self, start: int, end: int) -> list[Any]:
@@ -102,26 +178,33 @@ class InputReader:
         found: list[Any] = []
         number = bisect.bisect_right(self._starts, start) - 1
         while start < end:
-            block = self._block(number)
-            first = self._starts[number]
-            part = block[start - first : end - first]
+            record = self._records[number]
+            block = self._block(record)
+            first = record.skip + start - record.start
+            part = block[first : first + min(end, record.start + record.n_tasks) - start]
             found += part
             start += len(part)
             number += 1
         return found
 
-    def _block(self, number: int) -> Sequence[Any]:
-        if self._cached[0] != number:
-            _first, offset, size, count, checksum = self._records[number]
-            path = self._paths.inputs_log
+    def afresh(self, task: int) -> Any:
+        """One input, loaded anew whatever was done to the one that was given out before."""
+        self._cached = (None, ())
+        return self.tasks(task, task + 1)[0]
+
+    def _block(self, record: Record) -> Sequence[Any]:
+        key = (record.segment, record.offset)
+        if self._cached[0] != key:
+            path = self._paths.inputs_log(record.segment)
+            what = f"the block at {record.offset} of {path}"
             with files.explained("read", path), open(path, "rb", buffering=0) as log:
                 check_owner(log.fileno(), path)
-                log.seek(offset)
-                block = _read(log, size, checksum, f"block {number} of {path}")
-            if len(block) != count:
-                message = f"block {number} of {path} holds {len(block)} inputs, {count} expected"
+                log.seek(record.offset)
+                block = _read(log, record.size, record.checksum, what)
+            if len(block) < record.skip + record.n_tasks:
+                message = f"{what} holds {len(block)} inputs, {record.skip + record.n_tasks} expected"
                 raise FormatError(message)
-            self._cached = (number, block)
+            self._cached = (key, block)
         return self._cached[1]
 
 

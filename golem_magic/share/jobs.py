@@ -26,6 +26,11 @@ class Manifest:
         chunk_size: Tasks per lease, None for lengths that follow the speed.
         beat_s: Seconds between two signs of life of a worker.
         lease_s: Seconds of silence after which a lease is taken away.
+        setup: Function called once per worker, None for none.
+        timeout_s: Longest time of a task in seconds, None for no limit.
+        retries: How often a task that raised is tried again.
+        keep: ``unread`` when results are freed once they were read.
+        retry_on: Qualified names of the exceptions worth another try; empty for any Exception.
         max_attempts: How often a task may end its worker.
         created_s: Seconds since 1970, for people.
         engine: Name of the engine whose workers run the job.
@@ -39,7 +44,12 @@ class Manifest:
     python: str
     function: Digest
     common: Digest | None
+    setup: Digest | None = None
     star: bool
+    timeout_s: float | None = None
+    retries: int = 0
+    retry_on: tuple[str, ...] = ()
+    keep: str = "all"
     workers: int
     chunk_size: int | None
     beat_s: float
@@ -105,8 +115,8 @@ def read_manifest(paths: JobPaths, digest: Digest | None = None) -> Manifest:
         )
         raise FormatError(message)
     try:
-        return Manifest(**record)
-    except TypeError as error:
+        return Manifest(**{**record, "retry_on": tuple(record["retry_on"])})
+    except (TypeError, KeyError) as error:
         message = f"{paths.manifest} is damaged ({error}): submit the job again"
         raise FormatError(message) from error
 

@@ -6,14 +6,14 @@
     <share>/runtimes/<digest>.zip                 the worker's runtime
     <share>/jobs/<job id>/
         manifest.json                             what the job is
-        inputs.log  inputs.idx                    blocks of pickled inputs, one record per block
+        inputs.<k>.log  inputs.idx                blocks of pickled inputs; which tasks lie where
         rounds/<r>/head                           link: start length slots end
         rounds/<r>/<a>-<b>.<g>                    link: worker+runner; the lease on tasks [a,b), generation g
         rounds/<r>/<a>-<b>.<g>+<k>                link: entry k of that lease's log
         data/<x>-<y>.<failed>.<size>.<crc>.<by>   outcomes of tasks [x,y)
         offers/<r>_<a>-<b>.<g>                    hint: this lease can be had
         workers/<worker>.beat  .log
-        control/closed (link: n)  cancel  client-<k> (link: who)
+        control/closed (link: n)  cancel  failed (link: a worker's file)  client-<k> (link: who)
         clients/<k>.beat
         placements/<native id>                    link: how many workers
 """
@@ -33,7 +33,6 @@ class JobPaths:
 
     root: str
     manifest: str = field(init=False)
-    inputs_log: str = field(init=False)
     inputs_index: str = field(init=False)
     rounds: str = field(init=False)
     data: str = field(init=False)
@@ -60,6 +59,10 @@ class JobPaths:
             self.placements,
         )
 
+    def inputs_log(self, segment: int) -> str:
+        """Blocks of pickled inputs; a new segment begins when one is large."""
+        return f"{self.root}/inputs.{segment}.log"
+
     @property
     def closed(self) -> str:
         """Link to the number of inputs, made when all are staged."""
@@ -69,6 +72,15 @@ class JobPaths:
     def cancel(self) -> str:
         """Marker: workers stop, nobody heals."""
         return f"{self.control}/cancel"
+
+    @property
+    def failed(self) -> str:
+        """Link to why the job cannot be done at all, such as a set-up function that raises."""
+        return f"{self.control}/failed"
+
+    def failure(self, worker: WorkerId) -> str:
+        """What :attr:`failed` points at: one pickled failure."""
+        return f"{self.workers}/{worker}.failed"
 
     def beat(self, worker: WorkerId) -> str:
         """The worker's sign of life."""
@@ -85,7 +97,6 @@ class JobPaths:
 
 _FILES = {
     "manifest": "manifest.json",
-    "inputs_log": "inputs.log",
     "inputs_index": "inputs.idx",
     "rounds": "rounds",
     "data": "data",

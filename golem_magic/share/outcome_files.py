@@ -41,7 +41,7 @@ def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, 
 
 
 def remove(paths: JobPaths, target: str) -> None:
-    """Take away a file that no entry points at, because the lease was closed meanwhile."""
+    """Take away a file that no entry points at, or whose outcomes were read and need not be kept."""
     with suppress(OSError):
         os.unlink(f"{paths.data}/{target.removeprefix(DATA_LINK)}")
 
@@ -66,6 +66,27 @@ def read(paths: JobPaths, entry: Done) -> list[Any]:
     for position, failure in failures.items():
         values[position] = failure
     return values  # type: ignore[no-any-return]  # a list was written
+
+
+def read_fatal(paths: JobPaths) -> Failure | None:
+    """Why the job cannot be done at all, as a worker found out; None if that is not readable yet."""
+    target = files.read_link(paths.failed)
+    if target is None:
+        return None
+    path = f"{paths.control}/{target}"
+    with files.explained("read", path), open(path, "rb") as file:
+        check_owner(file.fileno(), path)
+        found = payload.load(memoryview(file.read()))[0]
+    if not isinstance(found, Failure):
+        message = f"{path} holds no failure: it was altered"
+        raise FormatError(message)
+    return found
+
+
+def first_kept(paths: JobPaths) -> int:
+    """The first task whose outcomes have not been freed yet; 0 if there are none."""
+    starts = (name.partition("-")[0] for name in files.names(paths.data))
+    return min((int(start) for start in starts if start.isdigit()), default=0)
 
 
 def first_failure(paths: JobPaths, entry: Done) -> tuple[int, Failure] | None:

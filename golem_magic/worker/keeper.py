@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from golem_magic.worker.page import NONE, Page
 from golem_magic.worker.patience import patiently
 from golem_magic.worker.runner import Runner
 
+FAR_S = 3600.0
 GRACE_S = 0.5  # between asking a runner to leave and killing it, when the job is cancelled
 MOST_ALIKE = 5  # deaths at one place, without any progress, before the worker gives up
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -57,6 +59,7 @@ class Keeper:
         self._runner = 0
         self._runner_is_stopped = False
         self._kill_at_s: float | None = None
+        self._timed_out: tuple[int, int] | None = None  # a task and when it began
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -82,7 +85,8 @@ class Keeper:
 
     def _is_stuck(self, resume: LeaseLog | None) -> bool:
         """Whether runners die at one place again and again, and no task can be charged with it."""
-        death = (self._page.lease, resume.done_to if resume else 0, sum(self._attempts.values()))
+        n_charged = sum(self._attempts.values()) + len(self._condemned)
+        death = (self._page.lease, resume.done_to if resume else 0, n_charged)
         self._n_alike = self._n_alike + 1 if death == self._last_death else 1
         self._last_death = death
         return self._n_alike > MOST_ALIKE
@@ -146,9 +150,28 @@ class Keeper:
                 beat_at = now + beat_s
             if self._kill_at_s is not None and now >= self._kill_at_s:
                 self._end_group()
-            until = beat_at if self._kill_at_s is None else min(beat_at, self._kill_at_s)
+            until = min(beat_at, self._kill_at_s or beat_at, self._watch_task(now))
             if select.select([self._wake_read], [], [], max(0.0, until - now))[0]:
                 os.read(self._wake_read, 4096)
+
+    def _watch_task(self, now: float) -> float:
+        """End the runner if its task has taken too long; say when to look again.
+
+        A task that ends just then may have handed over to the next one: whether
+        it was the late one that died is decided by what stands on the page.
+        """
+        limit_s = self._post.manifest.timeout_s
+        if limit_s is None:
+            return now + FAR_S
+        task, began_ns = self._page.task, self._page.began_ns
+        if task == NONE:
+            return now + min(limit_s / 4, 0.05)
+        left_s = limit_s - (time.monotonic_ns() - began_ns) / 1e9
+        if left_s <= 0:
+            self._timed_out = (task, began_ns)
+            self._end_group()
+            return now + FAR_S
+        return now + max(left_s, 0.001)
 
     def _obey(self) -> None:
         """Look for the cancel marker, and whether the job is still there."""
@@ -162,7 +185,8 @@ class Keeper:
             os.stat(self._post.paths.root)
         except FileNotFoundError:  # the job was removed
             return True
-        return "cancel" in files.names(self._post.paths.control)
+        control = files.names(self._post.paths.control)
+        return "cancel" in control or "failed" in control
 
     def _ask_to_leave(self) -> None:
         self._page.leave = True
@@ -197,11 +221,26 @@ class Keeper:
         """
         task = self._page.task
         log = self._lease_log()
-        if task != NONE and log is not None and log.done_to <= task < log.end:
+        if self._timed_out is not None:
+            if self._timed_out == (task, self._page.began_ns):
+                self._condemned[task] = self._late(task)
+            self._timed_out = None
+        elif task != NONE and log is not None and log.done_to <= task < log.end:
             self._attempts[task] = self._attempts.get(task, 0) + 1
             if self._attempts[task] >= self._post.manifest.max_attempts:
                 self._condemned[task] = self._died(task, status, peak_kib)
         return log
+
+    def _late(self, task: int) -> Failure:
+        return Failure(
+            kind="timeout",
+            exception=None,
+            type_name="TaskTimeout",
+            message=f"it took longer than {self._post.manifest.timeout_s:g} s and was ended",
+            traceback=files.tail(self._post.paths.log(self._post.worker)),
+            host=socket.gethostname(),
+            worker=self._post.worker,
+        )
 
     def _died(self, task: int, status: int, peak_kib: int) -> Failure:
         attempts = self._attempts[task]

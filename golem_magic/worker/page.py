@@ -8,7 +8,7 @@ writer.
 import mmap
 
 NONE = -1
-_LEAVE, _TASK, _LENGTH, _OVER = 0, 1, 2, 3
+_LEAVE, _TASK, _LENGTH, _OVER, _BEGAN = 0, 1, 2, 3, 4
 _TEXT = 64
 
 
@@ -37,7 +37,7 @@ class Page:
 
     @property
     def marks(self) -> memoryview:
-        """The words, for a loop that stores the running task's index in ``marks[1]`` by itself."""
+        """The words, for a loop that stores the running task's index and beginning by itself."""
         return self._words
 
     @property
@@ -48,6 +48,11 @@ class Page:
     @task.setter
     def task(self, index: int) -> None:
         self._words[_TASK] = index
+
+    @property
+    def began_ns(self) -> int:
+        """When the running task began, on this machine's monotonic clock."""
+        return self._words[_BEGAN]
 
     @property
     def lease(self) -> str:

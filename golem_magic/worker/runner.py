@@ -10,20 +10,22 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
+from time import monotonic_ns
 from typing import Any
 
 from golem_magic import payload
 from golem_magic.clock import Clock
-from golem_magic.errors import GolemMagicError, PayloadError
-from golem_magic.model import Failure, WorkerId
+from golem_magic.model import Failure, WorkerId, qualified_name
 from golem_magic.pacing import Pace
-from golem_magic.share import store
+from golem_magic.share import files
 from golem_magic.share.book import LeaseLog
 from golem_magic.share.inputs_log import InputReader
-from golem_magic.share.jobs import Manifest
+from golem_magic.share.jobs import Manifest, ask_to_cancel
 from golem_magic.share.layout import JobPaths, SharePaths
+from golem_magic.worker.calls import Call, Calls, Unreadable, raise_unreadable
 from golem_magic.worker.claims import Claims
 from golem_magic.worker.page import NONE, Page
 from golem_magic.worker.patience import number_of, patiently
@@ -32,9 +34,9 @@ from golem_magic.worker.tenure import ENTRY_ROOM, RevokedError, Tenure
 WATCH_S = (0.01, 1.0)  # how often the second thread looks: on a quick and on a slow share
 PUBLISH_S = 0.1  # outcomes older than this are published, whatever the lease's length
 MARK_S = 20e-6  # tasks that take longer are marked singly on the page; the mark costs 40 ns
-_TASK_WORD = 1  # where Page keeps the running task
-
-Call = Callable[[Any], Any]
+_TASK_WORD, _BEGAN_WORD = 1, 4  # where Page keeps the running task and when it began
+RETRY_PAUSE_S = (0.1, 5.0)  # before a task is tried again, growing; chosen by feel
+OURS = "golem_magic.worker."  # frames of these modules are not the user's business
 
 
 class Runner:
@@ -58,7 +60,7 @@ class Runner:
         self._clock = clock
         self._host = socket.gethostname()
         self._inputs = InputReader(paths)
-        self._call = _load_call(share, manifest)
+        self._calls = Calls(share, manifest)
         self._claims = Claims(paths, manifest, self._inputs, clock, self._is_leaving, signature, number)
         self._signature = signature
         self._keeper = os.getppid()
@@ -77,9 +79,9 @@ class Runner:
         """
         watch = threading.Thread(target=self._watch, name="golem-watch", daemon=True)
         watch.start()
-        if resume is not None:
+        if resume is not None and self._is_set_up():
             self._hold(resume, condemned or {}, careful=True)
-        while not self._page.leave:
+        while not self._page.leave and self._is_set_up():
             before = self._clock.now()
             lease = self._claims.next(self._pace)
             if lease is None:
@@ -89,6 +91,19 @@ class Runner:
             self._hold(log, {}, careful=lease.generation > 1, claimed_s=claimed_s)
         self._over.set()
         watch.join()
+
+    def _is_set_up(self) -> bool:
+        """Call the set-up function if that has not been done; if it raises, the job cannot be done."""
+        try:
+            self._calls.set_up()
+        except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the reason
+            frame = payload.dump(self._failure("setup", error))
+            with suppress(FileExistsError):
+                files.create(self._paths.failure(self._worker), frame.parts)
+            files.link(f"../workers/{self._worker}.failed", self._paths.failed)
+            self._page.leave = True
+            return False
+        return True
 
     def _is_leaving(self) -> bool:
         return self._page.leave
@@ -114,7 +129,7 @@ class Runner:
         except Exception as error:
             if number_of(error) is not None:
                 raise
-            return [_Unreadable(error)] * (end - base)  # damaged, or its own unpickling raised
+            return [Unreadable(error)] * (end - base)  # damaged, or its own unpickling raised
 
     def _hold(
         self, log: LeaseLog, condemned: dict[int, Failure], *, careful: bool, claimed_s: float = 0.0
@@ -138,9 +153,10 @@ class Runner:
 
     def _run_all(self, tenure: Tenure, condemned: dict[int, Failure], *, careful: bool) -> None:
         todo, out = tenure.todo, tenure.out
-        marked = careful or self._pace.task_s is None or self._pace.task_s >= MARK_S
+        task_s = self._pace.task_s
+        marked = careful or self._manifest.timeout_s is not None or task_s is None or task_s >= MARK_S
         run = self._run_marked if marked else self._run_fast
-        call = _raise_unreadable if type(todo[0]) is _Unreadable else self._call
+        call = raise_unreadable if type(todo[0]) is Unreadable else self._calls.call
         tasks: Iterator[Any] | None = None
         while True:
             try:
@@ -150,8 +166,7 @@ class Runner:
                 tasks = tasks or islice(todo, len(out), None)
                 run(tenure, call, tasks)
             except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the outcome
-                tenure.errors[len(out)] = self._failure("raised", error)
-                out.append(None)
+                self._settle(tenure, call, error)
                 continue
             with tenure.lock:
                 if len(out) >= len(todo) or tenure.revoked:
@@ -160,6 +175,36 @@ class Runner:
                     self._page.task = NONE
                     tenure.publish(len(out), self._unpicklable)
             tasks = None  # a cut was taken back, or it was time to publish
+
+    def _settle(self, tenure: Tenure, call: Call, error: BaseException) -> None:
+        """Give the task that raised its outcome: of another try, where those are wanted, or the failure."""
+        tries, pause_s = 1, RETRY_PAUSE_S[0]
+        index = tenure.base + len(tenure.out)
+        while tries <= self._manifest.retries and self._is_worth_a_retry(error) and not self._page.leave:
+            self._page.task = NONE  # a pause is nobody's time
+            self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_PAUSE_S[1])
+            tries += 1
+            try:
+                value = self._inputs.afresh(index)  # the failed try may have changed it
+                self._page.marks[_BEGAN_WORD] = monotonic_ns()
+                self._page.task = index
+                tenure.out.append(call(value))
+            except BaseException as another:  # noqa: BLE001 - as for the first try
+                error = another
+            else:
+                return
+        tenure.errors[len(tenure.out)] = self._failure("raised", error, tries)
+        tenure.out.append(None)
+        if self._manifest.on_error == "stop":
+            with tenure.lock:
+                tenure.publish(len(tenure.out), self._unpicklable)
+            ask_to_cancel(self._paths)
+
+    def _is_worth_a_retry(self, error: BaseException) -> bool:
+        if not self._manifest.retry_on:
+            return isinstance(error, Exception)
+        return any(qualified_name(kind) in self._manifest.retry_on for kind in type(error).__mro__)
 
     def _run_fast(self, tenure: Tenure, call: Call, tasks: Iterator[Any]) -> None:
         append = tenure.out.append
@@ -172,6 +217,7 @@ class Runner:
         out, marks, base = tenure.out, self._page.marks, tenure.base
         room = self._entry_room(tenure)
         for value in tasks:
+            marks[_BEGAN_WORD] = monotonic_ns()
             marks[_TASK_WORD] = base + len(out)
             out.append(call(value))
             if len(out) - tenure.published >= room:
@@ -187,6 +233,7 @@ class Runner:
                 tenure.errors[len(out)] = failure
                 out.append(None)
             else:
+                self._page.marks[_BEGAN_WORD] = monotonic_ns()
                 self._page.task = index
                 out.append(call(tenure.todo[len(out)]))
         condemned.clear()
@@ -240,9 +287,9 @@ class Runner:
     def _unpicklable(self, error: BaseException) -> Failure:
         return self._failure("unpicklable", error)
 
-    def _failure(self, kind: Any, error: BaseException) -> Failure:
+    def _failure(self, kind: Any, error: BaseException, attempt: int = 1) -> Failure:
         frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_globals is globals():
+        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(OURS):
             frames = frames.tb_next
         shown = "".join(traceback.format_exception(type(error), error, frames))
         return Failure(
@@ -253,48 +300,8 @@ class Runner:
             traceback=shown,
             host=self._host,
             worker=self._worker,
+            attempt=attempt,
         )
-
-
-class _Unreadable:
-    """Stands for inputs that could not be read: each of their tasks fails with the reason."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _raise_unreadable(value: _Unreadable) -> None:
-    raise value.error.with_traceback(None)
-
-
-def _load_call(share: SharePaths, manifest: Manifest) -> Call:
-    """The user's function as a function of one input; one that raises if it cannot be loaded."""
-    try:
-        function = payload.load_function(store.get(share, manifest.function))
-        common = payload.load(store.get(share, manifest.common))[0] if manifest.common else None
-    except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
-        unreadable = _Unreadable(_explained(error, manifest))
-        return lambda _value: _raise_unreadable(unreadable)
-    match manifest.star, manifest.common is not None:
-        case False, False:
-            return function
-        case False, True:
-            return lambda value: function(value, common)
-        case True, False:
-            return lambda value: function(*value)
-        case _:
-            return lambda value: function(*value, common)
-
-
-def _explained(error: Exception, manifest: Manifest) -> Exception:
-    if isinstance(error, GolemMagicError):
-        return error
-    message = (
-        f"{manifest.function_name} cannot be loaded on {socket.gethostname()}: {type(error).__name__}: "
-        f"{error}; probably a package is missing there: install it for the workers' Python, or set the "
-        f"setting `python` to an interpreter that has it"
-    )
-    return PayloadError(message)
 
 
 def _pickled(error: BaseException) -> bytes | None:

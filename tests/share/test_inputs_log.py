@@ -90,7 +90,7 @@ def test_a_number_that_is_none_is_refused(paths: JobPaths) -> None:
 def test_a_job_has_one_writer(paths: JobPaths) -> None:
     write(paths, [1])
 
-    with pytest.raises(ShareError, match=r"inputs\.log"):
+    with pytest.raises(ShareError, match=r"inputs\.0\.log"):
         InputWriter(paths)
 
 
@@ -154,22 +154,22 @@ def test_any_altered_byte_of_a_record_hides_it(paths: JobPaths, at: int) -> None
 @pytest.mark.parametrize("at", [-1, -20, 3, 20])
 def test_an_altered_block_is_refused_and_its_neighbours_are_read(paths: JobPaths, at: int) -> None:
     write(paths, list(range(100)), list(range(100, 200)))
-    log = bytearray(Path(paths.inputs_log).read_bytes())
+    log = bytearray(Path(paths.inputs_log(0)).read_bytes())
     middle = payload.dump(list(range(100))).size
     log[len(log) + at if at < 0 else middle + at] ^= 1
-    Path(paths.inputs_log).write_bytes(log)
+    Path(paths.inputs_log(0)).write_bytes(log)
     reader = InputReader(paths)
     reader.refresh()
 
     assert reader.tasks(0, 100) == list(range(100))
-    with pytest.raises(FormatError, match=r"block 1 of .*inputs\.log is damaged"):
+    with pytest.raises(FormatError, match=r"the block at \d+ of .*inputs\.0\.log is damaged"):
         reader.tasks(50, 150)
 
 
 @pytest.mark.unit
 def test_a_log_that_is_shorter_than_its_index_says_is_refused(paths: JobPaths) -> None:
     write(paths, [0, 1], [2, 3])
-    log = Path(paths.inputs_log)
+    log = Path(paths.inputs_log(0))
     log.write_bytes(log.read_bytes()[:-1])
     reader = InputReader(paths)
     reader.refresh()
@@ -193,7 +193,7 @@ def test_a_block_with_another_count_is_refused(paths: JobPaths) -> None:
 @pytest.mark.unit
 def test_inputs_that_others_can_write_are_refused(paths: JobPaths) -> None:
     write(paths, [1])
-    Path(paths.inputs_log).chmod(0o620)
+    Path(paths.inputs_log(0)).chmod(0o620)
     reader = InputReader(paths)
     reader.refresh()
 

@@ -142,7 +142,7 @@ def test_a_function_that_cannot_be_loaded_fails_each_task_with_the_reason(
 
 def test_inputs_that_were_damaged_fail_with_the_reason(share: Path) -> None:
     job = make_job(share, "def task(x): return x", range(250))
-    log = Path(job.staged.paths.inputs_log)
+    log = Path(job.staged.paths.inputs_log(0))
     data = bytearray(log.read_bytes())
     data[len(data) // 2] ^= 1  # within the second of three blocks
     log.write_bytes(data)

@@ -1,0 +1,165 @@
+"""How inputs get from their source to the workers: at once, or held back and let through as work is done.
+
+Without limits the caller's thread draws everything before the map returns. A
+stream is drawn in a thread of its own, a window ahead of the work; and where
+results that nobody has read must not fill the disk, inputs that are on the
+share already are shown to the workers only as the reader follows. What is
+shown is run for certain, so holding inputs back can never dead-lock: the task
+that the reader waits for is always shown.
+"""
+
+import threading
+from typing import Any
+
+from golem_magic import payload
+from golem_magic.clock import Clock
+from golem_magic.dispatcher import Dispatcher
+from golem_magic.errors import GolemMagicError, PayloadError
+from golem_magic.inputs import Drawer
+from golem_magic.model import MapOptions
+from golem_magic.planner import Flow, n_to_show
+from golem_magic.share.inputs_log import InputWriter
+
+PAUSE_S = (0.001, 0.05)  # between two looks of a feeder that may not go on, growing
+HINT = "waiting for somebody to read results: those that are unread have used up disk_budget"
+
+
+class Feeder:
+    """Feeds one job.
+
+    Args:
+        first: The first block and its frame: it was drawn to see whether it can be sent at all.
+    """
+
+    def __init__(
+        self,
+        writer: InputWriter,
+        drawer: Drawer,
+        dispatcher: Dispatcher,
+        first: tuple[list[Any], payload.Frame],
+        clock: Clock,
+    ) -> None:
+        self._writer = writer
+        self._drawer = drawer
+        self._dispatcher = dispatcher
+        self._first: tuple[list[Any], payload.Frame] | None = first
+        self._clock = clock
+        self._born_s = clock.now()
+
+    def feed(self, options: MapOptions) -> None:
+        """Stage the inputs as the options say; returns as soon as the caller is not needed any more.
+
+        Raises:
+            PayloadError: An input cannot be pickled (without ``stream``).
+            ShareError: They cannot be written.
+        """
+        if not _is_limited(options):
+            self._feed_all()
+            return
+        if not options.stream:
+            while self._draw():
+                pass
+        self._dispatcher.start()
+        name = f"golem-inputs-{self._dispatcher.manifest.job_id[:8]}"
+        threading.Thread(target=self._follow, args=(options,), name=name, daemon=True).start()
+
+    def _feed_all(self) -> None:
+        """Write and show block after block; workers are asked for as soon as there is something to do.
+
+        A handful of inputs is written in one go before the dispatcher starts:
+        its thread would only get in the way.
+        """
+        while self._draw():
+            self._writer.show(self._writer.hidden)
+            if self._writer.staged > 1:
+                self._dispatcher.start()
+        self._close()
+        self._dispatcher.start()
+
+    def _draw(self) -> bool:
+        """Draw the next block and put it on the share, hidden; tell whether there was one."""
+        if self._first is not None:
+            (block, frame), self._first = self._first, None
+        else:
+            block = self._drawer.next_block()
+            frame = dump_inputs(block, self._writer.staged + self._writer.hidden)
+        if not block:
+            return False
+        self._writer.put(frame, len(block))
+        self._drawer.learn(frame.size, len(block))
+        return True
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._dispatcher.close_inputs(self._writer.staged)
+
+    def _follow(self, options: MapOptions) -> None:
+        """The thread of a limited job."""
+        try:
+            self._let_through(options)
+        except Exception as error:  # noqa: BLE001 - raised again where the reader gets to its place
+            self._drawer.error = self._drawer.error or error
+        try:
+            self._close()
+        except GolemMagicError as error:
+            self._drawer.error = self._drawer.error or error
+
+    def _let_through(self, options: MapOptions) -> None:
+        pause_s = PAUSE_S[0]
+        is_drawn = not options.stream
+        while not self._dispatcher.snapshot().state.is_final:
+            self._writer.forget(self._dispatcher.reading.freed_to if options.keep == "unread" else 0)
+            count = n_to_show(self._flow(options))
+            if count and not self._writer.hidden and not is_drawn:
+                self._drawer.limit(count)
+                is_drawn = not self._draw()
+            if is_drawn and not self._writer.hidden:
+                return
+            if count and self._writer.hidden:
+                self._writer.show(count)
+                self._dispatcher.hint = ""
+                self._dispatcher.wake()
+                pause_s = PAUSE_S[0]
+                continue
+            is_full = not count and self._writer.staged == self._dispatcher.book.n_outcomes
+            self._dispatcher.hint = HINT if is_full and options.disk_budget is not None else ""
+            self._clock.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S[1])
+
+    def _flow(self, options: MapOptions) -> Flow:
+        dispatcher = self._dispatcher
+        n_outcomes = dispatcher.book.n_outcomes
+        return Flow(
+            n_shown=self._writer.staged,
+            n_outcomes=n_outcomes,
+            read_to=dispatcher.reading.to,
+            outcome_bytes=dispatcher.book.n_bytes / n_outcomes if n_outcomes else 0.0,
+            unread_bytes=dispatcher.book.n_bytes - dispatcher.reading.n_bytes,
+            workers=dispatcher.manifest.workers,
+            tasks_per_s=n_outcomes / max(self._clock.now() - self._born_s, 1e-3),
+            is_stream=options.stream,
+            disk_budget=options.disk_budget,
+        )
+
+
+def dump_inputs(block: list[Any], first: int) -> payload.Frame:
+    """Pickle a block of inputs.
+
+    Raises:
+        PayloadError: One of them cannot be pickled; it is named.
+    """
+    try:
+        return payload.dump(block)
+    except Exception as error:
+        for position, each in enumerate(block):
+            try:
+                payload.dump(each)
+            except Exception as reason:
+                message = f"input {first + position} ({type(each).__name__}) cannot be pickled: {reason}"
+                raise PayloadError(message) from reason
+        message = f"inputs {first} to {first + len(block) - 1} cannot be pickled together: {error}"
+        raise PayloadError(message) from error
+
+
+def _is_limited(options: MapOptions) -> bool:
+    return options.stream or options.keep == "unread" or options.disk_budget is not None

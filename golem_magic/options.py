@@ -1,0 +1,209 @@
+"""The keywords of a map, checked and turned into one record before anything is done with them."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, Final, cast, get_args
+
+from golem_magic.errors import SettingsError
+from golem_magic.model import Keep, MapOptions, OnError, qualified_name
+
+
+class _NotGiven:
+    """Marks "no common data", which None is not."""
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN: Final = _NotGiven()
+# Not available yet: accepted at their default, refused otherwise.
+LATER: Mapping[str, object] = {"resources": None, "seed": None, "cache": False}
+KNOWN = (
+    "common",
+    "chunk_size",
+    "on_error",
+    "retries",
+    "retry_on",
+    "timeout",
+    "setup",
+    "workers",
+    "engine",
+    "label",
+    "star",
+    "unordered",
+    "stream",
+    "keep",
+    "disk_budget",
+)
+
+
+def checked(said: Mapping[str, Any]) -> MapOptions:
+    """Check the keywords of one map.
+
+    Args:
+        said: Every keyword by name, those at their default too.
+
+    Raises:
+        SettingsError: One is unknown, wrong, or not available yet; or two do not go together.
+    """
+    _refuse_later(said)
+    common = said["common"]
+    options = MapOptions(
+        common=None if common is NOT_GIVEN else common,
+        has_common=common is not NOT_GIVEN,
+        chunk_size=_chunk_size(said["chunk_size"]),
+        on_error=on_error(said["on_error"]),
+        workers=_whole(said["workers"], "workers", low=1, none_is="as many as the engine has slots"),
+        label=_label(said["label"]),
+        star=bool(said["star"]),
+        unordered=bool(said["unordered"]),
+        timeout_s=_seconds(said["timeout"], "timeout"),
+        setup=_setup(said["setup"]),
+        retries=_whole(said["retries"], "retries", low=0) or 0,
+        retry_on=_exceptions(said["retry_on"]),
+        stream=bool(said["stream"]),
+        keep=_keep(said["keep"]),
+        disk_budget=_whole(said["disk_budget"], "disk_budget", low=1, none_is="no limit"),
+    )
+    if options.unordered and options.keep == "unread":
+        message = "keep='unread' frees results in the order of the inputs: leave unordered out"
+        raise SettingsError(message)
+    return options
+
+
+def function_name(function: object) -> str:
+    """What a function is called in messages and pictures.
+
+    Raises:
+        SettingsError: It cannot be called, or is a coroutine function.
+    """
+    if not callable(function):
+        message = f"{function!r} cannot be called: the first argument is the function"
+        raise SettingsError(message)
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if inspect.iscoroutinefunction(function):
+        message = f"{name} is an async function: map a plain one, such as lambda x: asyncio.run({name}(x))"
+        raise SettingsError(message)
+    return name
+
+
+def check_arguments(function: Callable[..., Any], name: str, options: MapOptions, first: list[Any]) -> None:
+    """Refuse a function that cannot take what each task will give it, as far as can be told here.
+
+    Raises:
+        SettingsError: It takes fewer or needs more arguments.
+    """
+    n_arguments = 1
+    if options.star:
+        if not first or not isinstance(first[0], Sized):
+            return
+        n_arguments = len(first[0])
+    n_arguments += options.has_common + (options.setup is not None)
+    try:  # a wrapper's own arguments count, whatever it wraps
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*[None] * n_arguments)
+    except TypeError as error:
+        also = ", the common data last" if options.has_common else ""
+        also += ", the set-up value last" if options.setup is not None else ""
+        given = f"{n_arguments} argument{'s' if n_arguments > 1 else ''}{also}"
+        message = f"{name} cannot be called with {given} ({error}): change its parameters, star or common"
+        raise SettingsError(message) from error
+
+
+def on_error(value: object) -> OnError:
+    """What an iterator does at a task that failed.
+
+    Raises:
+        SettingsError: It is none of the known ways.
+    """
+    if value in get_args(OnError):
+        return cast("OnError", value)
+    message = f"on_error is {value!r}: give 'raise', 'return', 'skip' or 'stop'"
+    raise SettingsError(message)
+
+
+def _refuse_later(said: Mapping[str, Any]) -> None:
+    for name, value in said.items():
+        if name in KNOWN:
+            continue
+        if name not in LATER:
+            near = difflib.get_close_matches(name, KNOWN, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(KNOWN)}"
+            message = f"unknown option {name!r}: {hint}"
+            raise SettingsError(message)
+        default = LATER[name]
+        if type(value) is not type(default) or value != default:  # comparing an array gives no truth value
+            message = f"option {name!r} is not available yet: leave it out"
+            raise SettingsError(message)
+
+
+def _label(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    message = f"label is {value!r}: give text"
+    raise SettingsError(message)
+
+
+def _chunk_size(value: object) -> int | None:
+    if isinstance(value, str) and value == "auto":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    message = f"chunk_size is {value!r}: give a whole number from 1 up, or 'auto'"
+    raise SettingsError(message)
+
+
+def _whole(value: object, name: str, *, low: int, none_is: str = "") -> int | None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None and none_is:
+        return None
+    if is_whole and cast("int", value) >= low:
+        return cast("int", value)
+    also = f", or None for {none_is}" if none_is else ""
+    message = f"{name} is {value!r}: give a whole number from {low} up{also}"
+    raise SettingsError(message)
+
+
+def _seconds(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        return float(value)
+    message = f"{name} is {value!r}: give seconds above 0, or None for no limit"
+    raise SettingsError(message)
+
+
+def _setup(value: object) -> Callable[[], Any] | None:
+    if value is None:
+        return None
+    if not callable(value):
+        message = f"setup is {value!r}, which cannot be called: give a function without arguments"
+        raise SettingsError(message)
+    try:
+        inspect.signature(value).bind()
+    except TypeError as error:
+        message = f"setup cannot be called without arguments ({error}): give a function that needs none"
+        raise SettingsError(message) from error
+    except ValueError:  # some built-in functions have no signature
+        pass
+    return cast("Callable[[], Any]", value)
+
+
+def _exceptions(value: object) -> tuple[str, ...]:
+    kinds = value if isinstance(value, tuple) else () if value is None else (value,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            message = f"retry_on is {value!r}: give an exception class or a tuple of them"
+            raise SettingsError(message)
+    return tuple(qualified_name(kind) for kind in kinds)
+
+
+def _keep(value: object) -> Keep:
+    if value in get_args(Keep):
+        return cast("Keep", value)
+    message = f"keep is {value!r}: give 'all' or 'unread'"
+    raise SettingsError(message)

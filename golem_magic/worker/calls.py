@@ -1,0 +1,87 @@
+"""The user's function as a function of one input, with common data and the set-up value bound to it."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from golem_magic import payload
+from golem_magic.errors import GolemMagicError, PayloadError
+from golem_magic.model import Digest
+from golem_magic.share import store
+from golem_magic.share.jobs import Manifest
+from golem_magic.share.layout import SharePaths
+
+Call = Callable[[Any], Any]
+
+
+class Unreadable:
+    """Stands for something that could not be loaded: each task that needs it fails with the reason."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def raise_unreadable(value: Unreadable) -> None:
+    """Be the task of an input that could not be read."""
+    raise value.error.with_traceback(None)
+
+
+class Calls:
+    """Loads function, common data and set-up function once per runner.
+
+    Attributes:
+        call: Takes one input. Where the function cannot be loaded, each call raises the reason.
+    """
+
+    def __init__(self, share: SharePaths, manifest: Manifest) -> None:
+        self._setup: Callable[[], Any] | None = None
+        self._is_star = manifest.star
+        self._more: tuple[Any, ...] = ()
+        try:
+            self._function = payload.load_function(store.get(share, manifest.function))
+            if manifest.common:
+                self._more = (_load(share, manifest.common),)
+            if manifest.setup:
+                self._setup = payload.load_function(store.get(share, manifest.setup))
+        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
+            unreadable = Unreadable(_explained(error, manifest))
+            self.call: Call = lambda _value: raise_unreadable(unreadable)
+        else:
+            self.call = self._bound()
+
+    def set_up(self) -> None:
+        """Call the set-up function, the first time; its value is every task's last argument.
+
+        Raises:
+            BaseException: Whatever it raises.
+        """
+        setup, self._setup = self._setup, None
+        if setup is not None:
+            self._more += (setup(),)
+            self.call = self._bound()
+
+    def _bound(self) -> Call:
+        function, more = self._function, self._more
+        if not more:
+            return (lambda value: function(*value)) if self._is_star else function
+        if self._is_star:
+            return lambda value: function(*value, *more)
+        if len(more) == 1:
+            common = more[0]
+            return lambda value: function(value, common)
+        return lambda value: function(value, *more)
+
+
+def _load(share: SharePaths, digest: Digest) -> Any:
+    return payload.load(store.get(share, digest))[0]
+
+
+def _explained(error: Exception, manifest: Manifest) -> Exception:
+    if isinstance(error, GolemMagicError):
+        return error
+    message = (
+        f"{manifest.function_name} cannot be loaded on {socket.gethostname()}: {type(error).__name__}: "
+        f"{error}; probably a package is missing there: install it for the workers' Python, or set the "
+        f"setting `python` to an interpreter that has it"
+    )
+    return PayloadError(message)
