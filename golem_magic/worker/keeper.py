@@ -27,6 +27,7 @@ from golem_magic.worker.patience import patiently
 from golem_magic.worker.runner import Runner
 
 FAR_S = 3600.0
+OBEY_S = 2.0  # the longest pause between two looks for the cancel marker, however rare the beats
 GRACE_S = 0.5  # between asking a runner to leave and killing it, when the job is cancelled
 MOST_ALIKE = 5  # deaths at one place, without any progress, before the worker gives up
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -134,7 +135,7 @@ class Keeper:
     def _watch_runner(self) -> tuple[int, int]:
         """Beat until the runner ends; give its wait status and its peak memory in KiB."""
         beat_s = self._post.manifest.beat_s
-        beat_at = self._clock.now()
+        beat_at = obey_at = self._clock.now()
         while True:
             pid, status, usage = os.wait4(self._runner, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             if pid and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
@@ -146,11 +147,13 @@ class Keeper:
             if now >= beat_at:
                 # A stopped runner makes no progress: its lease must be able to lapse.
                 self._beat.beat("-" if self._runner_is_stopped else self._page.lease or "-")
-                self._obey()
                 beat_at = now + beat_s
+            if now >= obey_at:
+                self._obey()
+                obey_at = now + min(beat_s, OBEY_S)
             if self._kill_at_s is not None and now >= self._kill_at_s:
                 self._end_group()
-            until = min(beat_at, self._kill_at_s or beat_at, self._watch_task(now))
+            until = min(beat_at, obey_at, self._kill_at_s or beat_at, self._watch_task(now))
             if select.select([self._wake_read], [], [], max(0.0, until - now))[0]:
                 os.read(self._wake_read, 4096)
 
