@@ -8,7 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal, NamedTuple
 
 from golem_magic import payload
@@ -23,7 +23,7 @@ from golem_magic.model import Digest, JobId, JobSnapshot, JobState, Keep, MapOpt
 from golem_magic.options import NOT_GIVEN, check_arguments, checked, function_name
 from golem_magic.options import on_error as check_on_error
 from golem_magic.results import Results
-from golem_magic.settings import Settings, load_settings
+from golem_magic.settings import Settings, hide_secrets, load_settings
 from golem_magic.share import jobs, runtime, store
 from golem_magic.share.book import Book
 from golem_magic.share.inputs_log import InputWriter, count_inputs
@@ -53,6 +53,7 @@ class Client:
     """
 
     def __init__(self, settings: Settings | None = None, **overrides: object) -> None:
+        hide_secrets(overrides)  # or tools that show the variables of a traceback would show them
         self.settings = settings if settings is not None else load_settings(**overrides)
         self._clock = SystemClock()
         self._engines: dict[str, Engine] = {}
@@ -202,14 +203,14 @@ class Client:
         _refuse_recursion()
         settings = self.settings.for_engine(engine) if engine else self.settings
         name = function_name(function)
-        self._engine(settings)  # an engine that does not exist is told before an input is drawn
+        n_slots = self._n_slots(settings)  # an engine that is not there is told before an input is drawn
         drawer = Drawer(inputs)
         first = drawer.next_block()
         check_arguments(function, name, options, first)
         frame = dump_inputs(first, 0)  # what cannot be sent is told before anything is written
         share = self._share(settings)
         digests = _stage_objects(share, function, name, options)
-        manifest = self._manifest(settings, options, name, digests)
+        manifest = self._manifest(settings, options, name, digests, n_slots)
         paths = share.job(manifest.job_id)
         manifest_digest = jobs.make_job(paths, manifest)
         writer = InputWriter(paths)
@@ -228,7 +229,9 @@ class Client:
             source_error=lambda: drawer.error,
         )
 
-    def _manifest(self, settings: Settings, options: MapOptions, name: str, digests: Digests) -> Manifest:
+    def _manifest(
+        self, settings: Settings, options: MapOptions, name: str, digests: Digests, n_slots: int
+    ) -> Manifest:
         is_local = self._engine(settings).share_is_local
         return Manifest(
             job_id=JobId(uuid.uuid4().hex),
@@ -239,7 +242,7 @@ class Client:
             common=digests.common,
             setup=digests.setup,
             star=options.star,
-            workers=options.workers or settings.workers or self._n_slots(settings),
+            workers=options.workers or settings.workers or n_slots,
             chunk_size=options.chunk_size,
             beat_s=BEAT_S[is_local],
             lease_s=LEASE_S[is_local],
@@ -288,12 +291,8 @@ class Client:
     def _engine(self, settings: Settings) -> Engine:
         with self._lock:
             if settings.engine not in self._engines:
-                options = EngineOptions(
-                    server_url=settings.server_url,
-                    server_password=settings.server_password,
-                    workers=settings.workers,
-                    state_dir=settings.state_dir,
-                )
+                said = {each.name: getattr(settings, each.name) for each in fields(EngineOptions)}
+                options = EngineOptions(**said)
                 self._engines[settings.engine] = load_engine(settings.engine, options)
             return self._engines[settings.engine]
 

@@ -8,6 +8,7 @@ names, or both. All faults of all places are reported together.
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,15 @@ from golem_magic.errors import SettingsError
 _HIDDEN = "something that is not shown"
 
 
+class Secret(str):
+    """Text that hides itself from ``repr``, so that tools that show variables do not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'<hidden>'"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What one client needs to know before its first map.
@@ -28,6 +38,12 @@ class Settings:
         share: Folder that this side and all workers can reach, an absolute path.
         server_url: Base URL of a Golem master.
         server_password: Its shared password; never shown.
+        server_ca: PEM file of the authorities to trust instead of the system's.
+        server_fingerprint: SHA-256 of the one certificate to trust, 64 hex digits in small letters.
+        server_verify: False accepts any certificate.
+        server_legacy_tls: Accept TLS 1.0 and short keys too.
+        server_plain: Whether http may leave this machine.
+        server_env_proxies: Whether the proxies that the environment names are used.
         workers: How many workers to place by default; None asks the engine.
         python: The workers' interpreter, program and arguments.
         state_dir: Folder of the embedded Golem's address file and logs; None for its default.
@@ -38,6 +54,12 @@ class Settings:
     share: str | None = None
     server_url: str | None = None
     server_password: str | None = field(default=None, repr=False)
+    server_ca: str | None = None
+    server_fingerprint: str | None = None
+    server_verify: bool = True
+    server_legacy_tls: bool = False
+    server_plain: bool = False
+    server_env_proxies: bool = False
     workers: int | None = None
     python: tuple[str, ...] = (sys.executable,)
     state_dir: str | None = None
@@ -66,6 +88,7 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: Something is missing, unknown or out of range. All faults are named in
             one message, each with its key, what was found and what is allowed.
     """
+    hide_secrets(overrides)
     faults: list[str] = []
     notes: list[str] = []
     path = _config_path(faults)
@@ -75,6 +98,14 @@ def load_settings(**overrides: object) -> Settings:
     if faults:
         raise SettingsError("; ".join(faults))
     return _with_share(Settings(**said, notes=tuple(notes)))
+
+
+def hide_secrets(said: dict[str, Any]) -> None:
+    """Replace, in place, what must not be shown by a :class:`Secret` of the same text."""
+    for key, value in said.items():
+        rule = _RULES.get(_GOLEMIZE.get(key, key))
+        if rule is not None and rule.secret and isinstance(value, str):
+            said[key] = Secret(value)
 
 
 def default_share() -> str:
@@ -108,7 +139,11 @@ def _text(value: object) -> str:
     raise ValueError
 
 
-def _folder(value: object) -> str:
+def _secret(value: object) -> Secret:
+    return Secret(_text(value))
+
+
+def _path(value: object) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     return os.path.abspath(os.path.expanduser(_text(value)))
@@ -128,6 +163,25 @@ def _count(value: object) -> int:
     raise ValueError
 
 
+def _flag(value: object) -> bool:
+    word = value.lower() if isinstance(value, str) else value
+    if isinstance(word, bool | str) and word in _FLAGS:
+        return _FLAGS[word]
+    raise ValueError
+
+
+def _verify(value: object) -> bool:
+    return value != "insecure" and _flag(value)
+
+
+def _fingerprint(value: object) -> str:
+    """Accept what openssl prints, with or without what stands before the digits."""
+    bare = re.sub(r"[\s:]", "", re.sub(r"^\s*sha-?256[^=:]*[=:]", "", _text(value).lower()))
+    if re.fullmatch("[0-9a-f]{64}", bare):
+        return bare
+    raise ValueError
+
+
 def _command(value: object) -> tuple[str, ...]:
     if isinstance(value, str | os.PathLike):
         value = [os.fspath(value)]
@@ -143,15 +197,25 @@ class _Rule:
     secret: bool = False
 
 
+_FLAGS: dict[bool | str, bool] = {
+    **dict.fromkeys([True, "true", "yes", "on", "1"], True),
+    **dict.fromkeys([False, "false", "no", "off", "0"], False),
+}
 _RULES = {
     "engine": _Rule(_text, "the name of an engine"),
-    "share": _Rule(_folder, "the path of a folder"),
+    "share": _Rule(_path, "the path of a folder"),
     # The URL is secret here because what makes it wrong may be a password written into it.
     "server_url": _Rule(_url, "host:port or an http(s) URL, without user and password", secret=True),
-    "server_password": _Rule(_text, "a text", secret=True),
+    "server_password": _Rule(_secret, "a text", secret=True),
+    "server_ca": _Rule(_path, "the path of a PEM file"),
+    "server_fingerprint": _Rule(_fingerprint, "a SHA-256 fingerprint, 64 hex digits"),
+    "server_verify": _Rule(_verify, "true, or false or 'insecure' to accept any certificate"),
+    "server_legacy_tls": _Rule(_flag, "true or false"),
+    "server_plain": _Rule(_flag, "true or false"),
+    "server_env_proxies": _Rule(_flag, "true or false"),
     "workers": _Rule(_count, "a whole number >= 1"),
     "python": _Rule(_command, "a program, or a list of a program and its arguments"),
-    "state_dir": _Rule(_folder, "the path of a folder"),
+    "state_dir": _Rule(_path, "the path of a folder"),
 }
 _GOLEMIZE = {
     "serverURL": "server_url",

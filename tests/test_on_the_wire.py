@@ -16,9 +16,11 @@ from fakes.recording_proxy import RecordingProxy
 from fakes.world import ROOT, cell, embedded_client, is_running
 
 from golem_magic import Client, EngineError, NoWorkersError
+from golem_magic.engines.golem import NO_JOB
 from golem_magic.model import JobState
 
 PASSWORD = "open sesame"
+KNOCK = f"POST /jobs/{NO_JOB}/stop"  # of a job that never was: tries the password and changes nothing
 NOTEBOOK = ROOT / "notebooks/quickstart.ipynb"
 
 
@@ -93,7 +95,7 @@ def test_only_submissions_change_anything_on_the_master(wire: Wire) -> None:
     others = {f"{r.method} {r.path}" for r in wire.proxy.seen} - {"POST /jobs/"}
 
     (native_id,) = (post.headers["x-golem-job-preassigned-id"] for post in wire.proxy.submissions)
-    assert others <= {"GET /nodes/", f"GET /jobs/{native_id}"}
+    assert others <= {"GET /nodes/", KNOCK, f"GET /jobs/{native_id}"}
 
 
 def test_each_map_is_a_submission_of_its_own(wire: Wire) -> None:
@@ -112,7 +114,7 @@ def test_empty_inputs_submit_nothing(wire: Wire) -> None:
 
     assert results.wait(5)
     assert list(results) == []
-    assert not [request for request in wire.proxy.seen if request.method != "GET"]
+    assert {f"{r.method} {r.path}" for r in wire.proxy.seen if r.method != "GET"} <= {KNOCK}
     assert wire.placements(results.job_id) == []
 
 
@@ -163,11 +165,14 @@ def test_workers_are_no_descendants_of_the_kernel(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("wire", ["embedded"], indirect=True)
-def test_a_master_that_refuses_from_the_start_ends_the_job_with_an_engine_error(wire: Wire) -> None:
-    wire.proxy.refuse()
+def test_a_master_that_leaves_before_it_placed_anybody_ends_the_job_with_an_engine_error(wire: Wire) -> None:
+    def inputs() -> Iterator[int]:
+        wire.proxy.refuse()
+        yield from range(10)
+
     began = time.monotonic()
 
-    results = wire.client.map(abs, range(10), workers=2)
+    results = wire.client.map(abs, inputs())
     with pytest.raises(EngineError, match=r"127\.0\.0\.1.*refused") as caught:
         list(results)
 
@@ -179,12 +184,15 @@ def test_a_master_that_refuses_from_the_start_ends_the_job_with_an_engine_error(
 
 
 @pytest.mark.parametrize("wire", ["embedded"], indirect=True)
-def test_without_a_number_of_workers_the_map_itself_says_so(wire: Wire) -> None:
+@pytest.mark.parametrize("workers", [None, 2])
+def test_without_a_master_the_map_itself_says_so(wire: Wire, workers: int | None) -> None:
     wire.proxy.refuse()
+    inputs = iter(range(10))
 
     with pytest.raises(EngineError, match=r"127\.0\.0\.1.*refused"):
-        wire.client.map(abs, range(10))
+        wire.client.map(abs, inputs, workers=workers)
 
+    assert list(inputs) == list(range(10))
     assert wire.client.jobs() == []
 
 

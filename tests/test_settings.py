@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,12 @@ def test_the_environment_reaches_every_setting(monkeypatch: pytest.MonkeyPatch) 
         "SHARE": "~/share",
         "SERVER_URL": "https://host:1/",
         "SERVER_PASSWORD": "word",
+        "SERVER_CA": "~/ca.pem",
+        "SERVER_FINGERPRINT": ":".join(["AB"] * 32),
+        "SERVER_VERIFY": "insecure",
+        "SERVER_LEGACY_TLS": "yes",
+        "SERVER_PLAIN": "1",
+        "SERVER_ENV_PROXIES": "True",
         "WORKERS": "7",
         "PYTHON": "/opt/my python/bin/python",
         "STATE": "/run/state",
@@ -85,6 +91,12 @@ def test_the_environment_reaches_every_setting(monkeypatch: pytest.MonkeyPatch) 
         share=os.path.expanduser("~/share"),
         server_url="https://host:1",
         server_password="word",
+        server_ca=os.path.expanduser("~/ca.pem"),
+        server_fingerprint="ab" * 32,
+        server_verify=False,
+        server_legacy_tls=True,
+        server_plain=True,
+        server_env_proxies=True,
         workers=7,
         python=("/opt/my python/bin/python",),
         state_dir="/run/state",
@@ -168,6 +180,39 @@ def test_all_faults_are_listed_together(home: Path, monkeypatch: pytest.MonkeyPa
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("said", [True, "true", "YES", "on", "1"])
+def test_a_switch_can_be_turned_on(said: object) -> None:
+    assert load_settings(server_plain=said).server_plain is True
+
+
+@pytest.mark.parametrize("said", [False, "false", "No", "off", "0"])
+def test_a_switch_can_be_turned_off(said: object) -> None:
+    assert load_settings(server_verify=said).server_verify is False
+
+
+@pytest.mark.parametrize("said", [0, 1, "", "maybe", "insecure", None])
+def test_a_switch_knows_only_two_words(home: Path, said: object) -> None:
+    assert "server_plain in" in faults_of({"server_plain": said}, home)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "AB" * 32,
+        "sha256 Fingerprint=" + ":".join(["ab"] * 32),  # as openssl 3 prints it
+        "SHA256:" + "ab" * 32,
+        " ".join(["AB"] * 32),
+    ],
+)
+def test_a_fingerprint_can_be_copied_as_it_is_printed(said: str) -> None:
+    assert load_settings(server_fingerprint=said).server_fingerprint == "ab" * 32
+
+
+@pytest.mark.parametrize("said", ["AB" * 20, "AB" * 33, "xyz", 5])
+def test_what_is_no_fingerprint_is_refused(home: Path, said: object) -> None:
+    assert "allowed: a SHA-256 fingerprint, 64 hex digits" in faults_of({"server_fingerprint": said}, home)
+
+
 @pytest.mark.parametrize("workers", [True, 1.0, "4", -1])
 def test_a_count_in_a_file_is_a_whole_number(home: Path, workers: object) -> None:
     assert "allowed: a whole number >= 1" in faults_of({"workers": workers}, home)
@@ -248,6 +293,7 @@ def test_the_local_share_is_found_again_by_a_map_on_this_machine() -> None:
     "said",
     [
         {"server_password": "open sesame"},
+        {"serverPassword": "open sesame", "server_fingerprint": 5},
         {"server_password": ["open sesame"], "workers": 0},
         {"server_url": "https://me:open sesame@host", "workers": 0},
     ],
@@ -260,3 +306,14 @@ def test_a_password_is_never_shown(home: Path, said: dict[str, object]) -> None:
         shown = str(error)
 
     assert "sesame" not in shown
+
+
+def test_a_password_hides_itself_wherever_it_is_shown() -> None:
+    settings = load_settings(server_password="open sesame")
+
+    assert settings.server_password == "open sesame"
+    assert "sesame" not in f"{settings!r} {settings.server_password!r} {vars_of(settings)!r}"
+
+
+def vars_of(settings: Settings) -> dict[str, object]:
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}

@@ -14,12 +14,24 @@ class EngineOptions:
     Attributes:
         server_url: Base URL of a Golem master; a URL without scheme means https.
         server_password: Its shared password; never shown.
+        server_ca: PEM file of the authorities to trust instead of the system's.
+        server_fingerprint: SHA-256 of the one certificate to trust.
+        server_verify: False accepts any certificate.
+        server_legacy_tls: Accept TLS 1.0 and short keys.
+        server_plain: Whether http may leave this machine.
+        server_env_proxies: Whether the environment's proxies are used.
         workers: How many workers the local engine may run at once, None for all CPUs.
         state_dir: Folder of the embedded Golem's address file and logs, None for the default.
     """
 
     server_url: str | None = None
     server_password: str | None = field(default=None, repr=False)
+    server_ca: str | None = None
+    server_fingerprint: str | None = None
+    server_verify: bool = True
+    server_legacy_tls: bool = False
+    server_plain: bool = False
+    server_env_proxies: bool = False
     workers: int | None = None
     state_dir: str | None = None
 
@@ -67,10 +79,13 @@ class Engine(Protocol):
         """
 
     def n_slots(self) -> int | None:
-        """How many workers can run at once; None if the engine cannot tell.
+        """How many workers can run at once; None if the engine is there but cannot tell.
+
+        A client asks this before it writes anything, so what would make :meth:`submit` fail
+        should show here, as far as that costs little.
 
         Raises:
-            EngineError: The engine could not be asked.
+            EngineError: The engine could not be asked, or would refuse us.
         """
 
     def close(self) -> None:

@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from golem_magic.clock import Clock, SystemClock
 from golem_magic.engines.base import EngineOptions
 from golem_magic.engines.golem_http import Answer, GolemConnection, NoAnswerError, header_bytes
+from golem_magic.engines.tls import Security
 from golem_magic.errors import EngineError, SettingsError
 from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
 
@@ -29,6 +30,8 @@ STOP_PAUSE_S = 0.05
 NODES_TIMEOUT_S = 3.0
 # Chosen by feel: longer than a worker takes to notice that its job was cancelled.
 SETTLE_S = 60.0
+# To stop a job that never was is the one request that needs the password and changes nothing.
+NO_JOB = NativeId("is-the-password-right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,13 @@ class GolemEngine:
     Args:
         server_url: Base URL of the master; without a scheme it means https.
         server_password: Sent in a header with every request, shown nowhere.
+        security: Whom to trust; None for the system's authorities.
         share_is_local: Whether its workers all run on this machine.
         request_timeout_s: Longest wait for a connection, and for an answer.
         clock: Time, for tests to take hold of.
 
     Raises:
-        SettingsError: The URL or the password cannot be used.
+        SettingsError: The URL, the password or the security cannot be used.
     """
 
     def __init__(
@@ -96,27 +100,39 @@ class GolemEngine:
         server_url: str,
         server_password: str | None,
         *,
+        security: Security | None = None,
         share_is_local: bool = False,
         request_timeout_s: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
-        self._golem = GolemConnection(server_url, server_password, timeout_s=request_timeout_s)
+        self._golem = GolemConnection(
+            server_url, server_password, security=security, timeout_s=request_timeout_s
+        )
         self._share_is_local = share_is_local
         self._nodes_timeout_s = min(NODES_TIMEOUT_S, request_timeout_s)
         self._clock = clock or SystemClock()
         self._last_moves: dict[NativeId, tuple[int, float]] = {}
+        self._is_welcome = False
 
     @classmethod
     def from_options(cls, options: EngineOptions) -> Self:
         """Build the engine from the settings.
 
         Raises:
-            SettingsError: There is no usable ``server_url``.
+            SettingsError: There is no usable ``server_url``, or another setting cannot be used.
         """
         if not options.server_url:
             message = "the engine golem needs a master to talk to: set server_url to its URL"
             raise SettingsError(message)
-        return cls(options.server_url, options.server_password)
+        security = Security(
+            ca=options.server_ca,
+            fingerprint=options.server_fingerprint,
+            verify=options.server_verify,
+            legacy=options.server_legacy_tls,
+            plain=options.server_plain,
+            env_proxies=options.server_env_proxies,
+        )
+        return cls(options.server_url, options.server_password, security=security)
 
     def __repr__(self) -> str:
         return f"GolemEngine({self._golem.url!r})"
@@ -172,9 +188,30 @@ class GolemEngine:
             self._golem.send("POST", f"/jobs/{native_id}/kill", accept=(200, 404))
 
     def n_slots(self) -> int | None:
-        """Sum of ``MaxJobs`` over the nodes; None if their list does not come in time."""
+        """Sum of ``MaxJobs`` over the nodes; None if their list does not come in time.
+
+        Reading needs no password, so a wrong one would show only at the submission, when all is
+        staged. Hence the first question is followed by a second one, which needs it.
+        """
         nodes = self._nodes()
+        if nodes is None or not self._is_welcome:
+            self._knock()
         return None if nodes is None else sum(max(0, _count(node, "MaxJobs")) for node in nodes)
+
+    def output(self, native_id: NativeId, kind: Literal["out", "err", "log"]) -> str | None:
+        """What the tasks of a job printed, or the master's log of them; None where there is none.
+
+        A master serves these files only if it was set up so, makes each at its first line, and
+        the oldest make no log. Lines of several tasks are mixed, and lines of one may change
+        places; the last ones come a second or two after the end.
+
+        Raises:
+            EngineError: The master was not reached, or is in trouble.
+        """
+        if not SAFE_ID.fullmatch(native_id):
+            return None
+        answer = self._golem.send("GET", f"/output/{native_id}.{kind}.txt", accept=(200, 301, 302, 307, 404))
+        return answer.text if answer.status == 200 and answer.kind.startswith("text/plain") else None
 
     def request(self, method: str, path: str) -> object:
         """Send a bare request, such as ``POST /clients/4711`` to the embedded master.
@@ -192,6 +229,19 @@ class GolemEngine:
     def close(self) -> None:
         """Close the connection."""
         self._golem.close()
+
+    def _knock(self) -> None:
+        """Find out whether the master answers, and accepts the password.
+
+        Raises:
+            EngineError: It does not.
+        """
+        # 400 is what a scribe, the database before a master, says of a job that it does not know.
+        answer = self._golem.send("POST", f"/jobs/{NO_JOB}/stop", accept=(200, 400, 404))
+        if answer.status == 404 and not answer.text.startswith("job "):
+            message = "404, not in the words of a master"
+            raise answer.unexpected(message)
+        self._is_welcome = True
 
     def _require_same(self, spec: WorkerSpec) -> None:
         """After 409: the job must be the one asked for, else the id belongs to somebody else."""

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from golem_magic.engines.tls import SecureAdapter, Security, is_loopback, tls_fault
 from golem_magic.errors import EngineError, SettingsError
 
 PASSWORD_HEADER = "x-golem-apikey"
@@ -16,16 +17,17 @@ TRANSIENT_STATUSES = frozenset({408, 417, 425, 429, 500, 502, 503, 504})
 
 
 class NoAnswerError(EngineError):
-    """The server was reached, or not, but said nothing in time."""
+    """The server was reached, but said nothing in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: a status that was asked for, and text."""
+    """What came back: a status that was asked for, text, and the kind of text (``Content-Type``)."""
 
     request: str
     status: int
     text: str
+    kind: str = ""
 
     def decoded(self) -> Any:
         """The body as JSON.
@@ -50,16 +52,21 @@ class GolemConnection:
     Args:
         server_url: Base URL; without a scheme it means https.
         password: The shared password; None or empty for a master without.
+        security: Whom to trust, and what may go unprotected.
         timeout_s: Longest wait for a connection, and for each part of an answer.
 
     Raises:
-        SettingsError: The URL or the password cannot be used.
+        SettingsError: The URL, the password or the security cannot be used.
     """
 
-    def __init__(self, server_url: str, password: str | None, *, timeout_s: float) -> None:
-        self.url = _base_url(server_url)
+    def __init__(
+        self, server_url: str, password: str | None, *, security: Security | None = None, timeout_s: float
+    ) -> None:
+        self._security = security or Security()
+        self.url = _base_url(server_url, is_plain_allowed=self._security.plain)
         self._timeout_s = timeout_s
         self._session = requests.Session()
+        self._session.mount("https://", SecureAdapter(self._security))
         # Proxy variables, .netrc and REQUESTS_CA_BUNDLE must not decide whom we talk to.
         self._session.trust_env = False
         if password:
@@ -100,8 +107,9 @@ class GolemConnection:
                     raise
                 response = self._exchange(method, path, wait_s, content)
         except requests.RequestException as error:
-            raise _translated(error, request, wait_s) from error
-        answer = Answer(request, response.status_code, response.content.decode("utf-8", "replace"))
+            raise self._translated(error, request, wait_s) from _without_frames(error)
+        text = response.content.decode("utf-8", "replace")
+        answer = Answer(request, response.status_code, text, response.headers.get("Content-Type", ""))
         if answer.status not in accept:
             raise _refusal(answer)
         return answer
@@ -114,9 +122,21 @@ class GolemConnection:
         self, method: str, path: str, wait_s: float, content: Mapping[str, Any]
     ) -> requests.Response:
         # No redirects: a POST would be repeated as a GET and report success without doing anything.
+        url = self.url + path
         return self._session.request(
-            method, self.url + path, timeout=wait_s, allow_redirects=False, **content
+            method,
+            url,
+            timeout=wait_s,
+            allow_redirects=False,
+            verify=self._security.checked_by,
+            proxies=requests.utils.get_environ_proxies(url) if self._security.env_proxies else None,
+            **content,
         )
+
+    def _translated(self, error: requests.RequestException, request: str, wait_s: float) -> EngineError:
+        if isinstance(error, requests.exceptions.SSLError):
+            return tls_fault(error, _cause(error), request, self.url, self._security)
+        return _translated(error, request, wait_s)
 
 
 def header_bytes(text: str) -> bytes:
@@ -125,7 +145,7 @@ def header_bytes(text: str) -> bytes:
     return printable.strip().encode("utf-8", "replace")
 
 
-def _base_url(server_url: str) -> str:
+def _base_url(server_url: str, *, is_plain_allowed: bool) -> str:
     text = server_url.strip()
     url = text if "://" in text else f"https://{text}"
     try:
@@ -140,6 +160,12 @@ def _base_url(server_url: str) -> str:
     if not is_usable or parts.query or parts.fragment:
         message = f"server_url {server_url!r} is no base URL: write one like https://host:8083"
         raise SettingsError(message)
+    if parts.scheme == "http" and not is_plain_allowed and not is_loopback(parts.hostname or ""):
+        message = (
+            f"server_url {server_url!r} would send the password unencrypted: write https:// if the master"
+            " speaks TLS, or set server_plain to true if everybody on your network may read it"
+        )
+        raise SettingsError(message)
     return url.rstrip("/")
 
 
@@ -153,17 +179,44 @@ def _password_bytes(password: str) -> bytes:
     return password.encode()
 
 
+def _without_frames(error: BaseException) -> BaseException:
+    """The same error, and what led to it, without the frames of the libraries.
+
+    Their variables hold the request as it was sent, password included, and some tools show the
+    variables of every frame of a traceback.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        chain.__traceback__ = None
+        chain = chain.__cause__ or chain.__context__
+    return error
+
+
 def _translated(error: requests.RequestException, request: str, wait_s: float) -> EngineError:
     detail = str(error)
     match error:
-        case requests.exceptions.SSLError():
-            return _tls_fault(request, detail, _cause(error))
+        case requests.exceptions.ProxyError():
+            message = (
+                f"{request} failed at the proxy that the environment names ({_cause(error)}): correct the"
+                " proxy variables, or set server_env_proxies to false"
+            )
+            return EngineError(message, transient=True)
+        case requests.ConnectTimeout():
+            message = (
+                f"{request} found no way there within {wait_s:g} s: check the host and port in server_url,"
+                " the network and its firewalls"
+            )
+            return EngineError(message, transient=True)
         case requests.Timeout():
             message = (
-                f"{request} got no answer within {wait_s:g} s: the master is overloaded, wedged or behind"
-                " a firewall; if it lasts, restart the master and its workers"
+                f"{request} got no answer within {wait_s:g} s: the master is overloaded or wedged, or it is"
+                " no Golem; if it lasts, restart the master and its workers"
             )
             return NoAnswerError(message, transient=True)
+        case requests.ConnectionError() if "\\x15\\x03" in detail:  # a TLS alert where HTTP was expected
+            return EngineError(f"{request} failed: TLS is spoken there: write https:// in server_url")
+        case requests.ConnectionError() if "BadStatusLine" in detail and "'HTTP/" not in detail:
+            return _no_golem(request, f"no HTTP is spoken there: {_cause(error)}")
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
             message = f"{request} failed ({_cause(error)}): {_why_unreached(detail)}"
             return EngineError(message, transient=True)
@@ -171,24 +224,12 @@ def _translated(error: requests.RequestException, request: str, wait_s: float) -
             return EngineError(f"{request} failed ({_one_line(detail)}): check server_url")
 
 
-def _tls_fault(request: str, detail: str, cause: str) -> EngineError:
-    if "WRONG_VERSION" in detail or "RECORD_LAYER" in detail:
-        return EngineError(f"{request} failed: no TLS there, perhaps plain HTTP: write http:// in server_url")
-    if "EOF" in detail:
-        message = f"{request} failed: the connection broke at the start of TLS; the master may be restarting"
-        return EngineError(message, transient=True)
-    return EngineError(
-        f"{request} failed: TLS was refused ({cause}): check the master's certificate"
-        " and the host name in server_url"
-    )
-
-
 def _why_unreached(detail: str) -> str:
     if "refused" in detail:
         return "nothing listens there; start the master, or correct server_url"
     if "NameResolution" in detail or "resolve" in detail:
         return "no such host is known; check the name in server_url and the network"
-    if "Remote end closed" in detail or "reset" in detail or "IncompleteRead" in detail:
+    if any(word in detail for word in ("Remote end closed", "reset", "IncompleteRead", "BadStatusLine")):
         return "the connection broke; the master may have crashed or restarted, or speaks TLS (https://)"
     return "check the network and server_url"
 
@@ -215,8 +256,13 @@ def _no_golem(request: str, what: str) -> EngineError:
 
 def _cause(error: BaseException) -> str:
     """The innermost reason, which is the only readable part of a chain of wrapped errors."""
-    reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
-    return _one_line(str(reason).rpartition(": ")[2] if "Errno" in str(reason) else str(reason))
+    inner: object = error
+    while isinstance(inner, BaseException):
+        reason, inner = inner, getattr(inner, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((each for each in reason.args if isinstance(each, BaseException)), None)
+    text = str(reason)
+    return _one_line(text.rpartition(": ")[2] if "Errno" in text else text)
 
 
 def _one_line(text: str) -> str:

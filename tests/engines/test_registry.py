@@ -44,7 +44,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_our_engine_is_found_by_name_and_built_from_options() -> None:
-    engine = load_engine("golem", EngineOptions(server_url="http://host:1", server_password="x"))
+    engine = load_engine("golem", EngineOptions(server_url="https://host:1", server_password="x"))
 
     assert isinstance(engine, GolemEngine)
     engine.close()

@@ -8,6 +8,7 @@ import json
 import posixpath
 import random
 import re
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from typing import Literal, Self
 from fakes.golem_double_cluster import Cluster
 from fakes.golem_double_go import GoError, HandlerCrash, Request, Server, read_jsonfile, read_lines
 
-FaultKind = Literal["hang", "close", "500", "garbage", "html", "elsewhere", "moved", "truncated"]
+FaultKind = Literal[
+    "hang", "close", "500", "garbage", "html", "elsewhere", "moved", "truncated", "half-head", "half-body"
+]
 
 
 @dataclass
@@ -65,6 +68,8 @@ class GolemDouble:
         slots: One node for each number.
         content: Whether ``/output/`` is served (the master's contentDirectory).
         environment: Of the tasks; None for this process's own.
+        tls: Speaks TLS with it; None speaks plain HTTP.
+        is_old: Writes what masters before May 2013 wrote, and no log.
         stops_ignored: So many stops to come are answered 200 and ignored.
         stops_refused: So many stops to come are answered 417.
         seen: Method and path of every request, in order.
@@ -75,23 +80,26 @@ class GolemDouble:
     slots: tuple[int, ...] = (2,)
     content: bool = True
     environment: dict[str, str] | None = None
+    tls: ssl.SSLContext | None = None
+    is_old: bool = False
     stops_ignored: int = 0
     stops_refused: int = 0
     faults: list[Fault] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cluster = Cluster(self.folder, self.environment)
+        self.cluster = Cluster(self.folder, self.environment, is_old=self.is_old)
         for slots in self.slots:
             self.cluster.add_node(slots)
         self.closing = threading.Event()
-        self._server = Server(self.answer)
+        self._server = Server(self.answer, self.tls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="golem-double")
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +150,10 @@ class GolemDouble:
             self.closing.wait()
         if kind in ("hang", "close"):
             raise HandlerCrash
-        return FALSE_REPLIES[kind].as_bytes()
+        whole = FALSE_REPLIES[kind].as_bytes()
+        if kind in ("half-head", "half-body"):
+            raise HandlerCrash(whole[:9] if kind == "half-head" else whole[:-9])
+        return whole
 
     def _honest(self, request: Request) -> bytes:
         try:
@@ -328,6 +339,8 @@ def serve_file(path: Path, byte_range: str | None) -> Reply:
 FALSE_REPLIES: dict[FaultKind, Reply] = {
     "500": failure(500, "internal trouble"),
     "garbage": _json_reply(b"\x00\xff{]"),
+    "half-head": _json_reply(b'{"Items":[],"NumberOfItems":0}'),
+    "half-body": _json_reply(b'{"Items":[],"NumberOfItems":0}'),
     "truncated": _json_reply(b'{"JobId":"x'),
     "html": Reply(200, {"Content-Type": "text/html"}, b"<html>Hello</html>"),
     "elsewhere": failure(404, "no such page on this web server"),

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ BAD_REQUEST = (
 )
 
 
+PLAIN_TO_TLS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+
+
 class GoError(Exception):
     """A request that the real master refuses, with its text."""
 
@@ -31,7 +35,11 @@ class GoError(Exception):
 
 
 class HandlerCrash(Exception):  # noqa: N818 - names what happens to the real one
-    """The handler of the real master crashes: the connection is closed without an answer."""
+    """The handler of the real master crashes: the connection is closed, with half an answer or none."""
+
+    def __init__(self, half: bytes = b"") -> None:
+        super().__init__()
+        self.half = half
 
 
 @dataclass(frozen=True)
@@ -54,17 +62,37 @@ class Server(socketserver.ThreadingTCPServer):
 
     Args:
         answer: May raise :class:`HandlerCrash` to close the connection without an answer.
+        tls: Speaks TLS with it; None speaks plain HTTP.
     """
 
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, answer: Callable[[Request], bytes]) -> None:
+    def __init__(self, answer: Callable[[Request], bytes], tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self._tls = tls
         self._connections: set[socket.socket] = set()
         self._is_closing = False
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Connection)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection; with TLS, greet first."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        self.note(request, is_open=True)
+        try:
+            if request.recv(1, socket.MSG_PEEK) not in (TLS_HANDSHAKE, b""):
+                request.recv(65_536)
+                request.sendall(PLAIN_TO_TLS)
+                return
+            with self._tls.wrap_socket(request, server_side=True) as secure:
+                super().finish_request(secure, client_address)
+        except OSError:
+            pass  # the client did not like what it saw
+        finally:
+            self.note(request, is_open=False)
 
     def note(self, connection: socket.socket, *, is_open: bool) -> None:
         with self._lock:
@@ -91,8 +119,11 @@ class _Connection(socketserver.StreamRequestHandler):
         try:
             while request := read_request(self.rfile, self.wfile):
                 self.wfile.write(self.server.answer(request))
-        except (HandlerCrash, OSError):
-            pass  # a crash of the real handler, or a client that went away: both end the connection
+        except HandlerCrash as crash:
+            with contextlib.suppress(OSError):
+                self.wfile.write(crash.half)
+        except OSError:
+            pass  # a client that went away
         finally:
             self.server.note(self.connection, is_open=False)
 
