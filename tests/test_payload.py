@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from golem_magic import payload
 from golem_magic.errors import FormatError, PayloadError
+from golem_magic.payload import pickler
 
 Array = npt.NDArray[Any]
 BIG = 2 * payload.OUT_OF_BAND  # bytes
@@ -170,7 +171,7 @@ def test_a_mapped_frame_is_loaded_without_copying_and_its_file_never_changes(tmp
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> payload.Frame:
     """A frame with two buffers that is short enough to spoil each of its bytes."""
-    monkeypatch.setattr(payload, "OUT_OF_BAND", 32)
+    monkeypatch.setattr(pickler, "OUT_OF_BAND", 32)
     return payload.dump({"a": np.arange(40, dtype=np.uint8), "b": np.arange(10.0)}, [1, 2])
 
 

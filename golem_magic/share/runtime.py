@@ -20,8 +20,8 @@ from golem_magic.model import Digest
 from golem_magic.share import files
 from golem_magic.share.layout import SharePaths
 
-_ROOMS = ("__init__", "clock", "errors", "model", "pacing", "payload")
-_FOLDERS = ("share", "worker")
+_ROOMS = ("__init__", "clock", "errors", "model", "pacing")
+_FOLDERS = ("payload", "share", "worker")
 _START = b"import sys\nfrom golem_magic.worker.main import main\nsys.exit(main(sys.argv[1:]))\n"
 
 

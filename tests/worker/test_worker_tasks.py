@@ -126,8 +126,10 @@ def test_a_result_that_cannot_be_pickled_fails_alone(share: Path, chunk_size: in
 def test_a_function_that_cannot_be_loaded_fails_each_task_with_the_reason(
     share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "only_here.py").write_text("def g(x): return x")
-    monkeypatch.syspath_prepend(tmp_path)
+    packages = tmp_path / "site-packages"  # what is not installed would travel
+    packages.mkdir()
+    (packages / "only_here.py").write_text("def g(x): return x")
+    monkeypatch.syspath_prepend(packages)
     job = make_job(share, "def task(x): return g(x)", range(5), g=__import__("only_here").g)
 
     job.work()

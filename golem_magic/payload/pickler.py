@@ -1,0 +1,207 @@
+"""What pickle and cloudpickle alone cannot do, or do without being asked to.
+
+Functions and classes of the notebook go by value, whatever has a module by
+name. The pickler notes in a :class:`Ledger` which modules and files a
+payload speaks of, so that what is not installed can be sent along.
+"""
+
+import functools
+import io
+import linecache
+import pickle
+import sys
+import threading
+import typing
+import weakref
+from collections import ChainMap
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from types import FunctionType, ModuleType
+from typing import Any
+
+import cloudpickle
+
+from golem_magic.payload.modules import Library, imports, is_installed
+
+OUT_OF_BAND = 64 << 10
+_by_value = threading.RLock()  # cloudpickle's registry of modules is the whole process's
+_Cache = type(functools.cache(len))
+
+
+class RefusedError(TypeError):
+    """Something that can be pickled, but would not be there what it is here."""
+
+
+class Buffers:
+    """Large buffers that stay beside the stream."""
+
+    def __init__(self) -> None:
+        self.views: list[memoryview] = []
+
+    def keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Answer pickle's question: true keeps the buffer in the stream."""
+        try:
+            view = buffer.raw()
+        except BufferError:  # not contiguous: pickle copies it into the stream
+            return True
+        if view.nbytes < OUT_OF_BAND:
+            return True
+        self.views.append(view)
+        return False
+
+
+class Ledger:
+    """What one payload speaks of.
+
+    Attributes:
+        modules: Names of modules, of whatever kind.
+        files: Where functions that travel by value came from.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.modules: set[str] = set()
+        self.files: set[str] = set()
+        self._library = library
+
+    def meet(self, name: str, undo: ExitStack) -> None:
+        """Note a module; if nobody can import it, let what it defines travel by value until ``undo``."""
+        self.modules.add(name)
+        self._library.find(name)
+        if name in self._library.made and name not in cloudpickle.list_registry_pickle_by_value():
+            undo.enter_context(_by_value)
+            cloudpickle.register_pickle_by_value(sys.modules[name])
+            undo.callback(cloudpickle.unregister_pickle_by_value, sys.modules[name])
+
+    def travels(self, function: FunctionType) -> None:
+        """Note the lines of a function that goes by value, and what it imports when it runs."""
+        code = function.__code__
+        if not is_installed(code.co_filename):
+            self.files.add(code.co_filename)
+        self.modules.update(imports(code, function.__globals__.get("__package__") or ""))
+
+    def texts(self) -> dict[str, str]:
+        """The text of each file, where Python knows it."""
+        texts = {file: "".join(linecache.getlines(file)) for file in sorted(self.files)}
+        return {file: text for file, text in texts.items() if text}
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+    """Pickles into ``file``.
+
+    Args:
+        file: Takes the stream.
+        keep: Asked for each buffer whether it stays in the stream.
+        ledger: Takes notes; without one this is the way back, and everything is there already.
+        undo: What has to be undone after pickling.
+    """
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        keep: Callable[[pickle.PickleBuffer], bool],
+        ledger: Ledger | None,
+        undo: ExitStack,
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=keep)
+        self._ledger = ledger
+        self._undo = undo
+        self._widgets = getattr(sys.modules.get("ipywidgets"), "Widget", ())
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Answer pickle's question how an object is taken apart."""
+        if self._ledger is not None:
+            name = obj.__name__ if type(obj) is ModuleType else getattr(obj, "__module__", None)
+            if type(name) is str and name not in self._ledger.modules:
+                self._ledger.meet(name, self._undo)
+        if isinstance(obj, self._widgets):
+            message = "a widget lives in the notebook and its front end"
+            raise RefusedError(message)
+        if isinstance(obj, BaseException) and _has_own_init(type(obj)):
+            return _make_error, (type(obj), obj.args, obj.__dict__)
+        if type(obj) is _Cache and not _has_name(obj):
+            return _cached, (obj.__wrapped__, obj.cache_parameters())
+        reduced = super().reducer_override(obj)
+        if self._ledger is not None and type(obj) is FunctionType and reduced is not NotImplemented:
+            self._ledger.travels(obj)
+        return reduced
+
+
+def pickled(objects: Iterable[object], ledger: Ledger | None) -> tuple[io.BytesIO, Buffers]:
+    """Pickle objects one after the other; give the stream and the buffers beside it.
+
+    Raises:
+        Exception: Whatever pickling raises.
+    """
+    stream, buffers = io.BytesIO(), Buffers()
+    with ExitStack() as undo:
+        pickler = Pickler(stream, buffers.keep, ledger, undo)
+        for each in objects:
+            pickler.dump(each)
+    return stream, buffers
+
+
+# --- reducers: how to make again what has no name over there ---
+
+
+def _has_name(obj: Any) -> bool:
+    """Whether an object is what its module has under its name, so that a worker can import it."""
+    found: Any = None if obj.__module__ == "__main__" else sys.modules.get(obj.__module__)
+    for part in getattr(obj, "__qualname__", obj.__name__).split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
+    """The function with an empty ``lru_cache`` around it, as it had here."""
+    return functools.lru_cache(**parameters)(function)  # type: ignore[no-any-return]  # as callable as it was
+
+
+def _cached_property(function: Callable[[Any], Any], name: str | None) -> Any:
+    made: Any = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _has_own_init(kind: type[BaseException]) -> bool:
+    """Whether ``kind(*args)``, which is how exceptions unpickle, may not be how it is made."""
+    return type(kind.__init__) is FunctionType and kind.__reduce__ is BaseException.__reduce__
+
+
+def _make_error(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    try:
+        error = kind(*args)
+    except Exception:  # noqa: BLE001 - its __init__ wants something else than what it told its base
+        error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _reduce_named(obj: Any) -> Any:
+    """Names of types made in cells: pickle would look for them in the worker's ``__main__``."""
+    if _has_name(obj):
+        return obj.__name__
+    more = (obj.__supertype__,) if type(obj) is typing.NewType else ()
+    return type(obj), (obj.__name__, *more)
+
+
+def _reduce_file(file: Any) -> Any:
+    for name in ("stdin", "stdout", "stderr"):
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
+    message = "an open file would arrive as a copy of its text"
+    raise RefusedError(message)
+
+
+_REDUCERS = {
+    io.TextIOWrapper: _reduce_file,
+    functools.cached_property: lambda obj: (_cached_property, (obj.func, obj.attrname)),  # 3.11: has a lock
+    weakref.WeakKeyDictionary: lambda obj: (weakref.WeakKeyDictionary, (dict(obj),)),  # of singledispatch
+    weakref.WeakValueDictionary: lambda obj: (weakref.WeakValueDictionary, (dict(obj),)),
+    typing.NewType: _reduce_named,
+    typing.ParamSpec: _reduce_named,
+    typing.TypeVarTuple: _reduce_named,
+}
+Pickler.dispatch_table = ChainMap(
+    {**cloudpickle.Pickler.dispatch_table.maps[0], **_REDUCERS}, *cloudpickle.Pickler.dispatch_table.maps[1:]
+)
