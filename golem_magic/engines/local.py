@@ -5,17 +5,18 @@ jobs outlive the kernel and several kernels share one set of slots. This engine 
 its address is, and hands everything else to :class:`GolemEngine`.
 
 Nothing is started before the first submission. A master that vanished is replaced at the next
-one: it knew command lines and process numbers, and the share knows the rest.
+one, which takes up the jobs that the other had accepted.
 """
 
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -31,8 +32,9 @@ START_TIMEOUT_S = 20.0  # a loaded machine with a cold disk; it takes about 0.2 
 ANSWER_TIMEOUT_S = 10.0
 PAUSE_S = 0.02
 N_LOG_LINES = 15
-# Set for tasks; a master started from inside one must not count as part of it, or end with it.
-TASK_VARIABLE = "GOLEM_MAGIC_TASK"
+# What a master, and so its workers, must not inherit: the mark of a task, else a master started
+# from inside one would count as part of it and end with it; and the password of another master.
+NOT_INHERITED = ("GOLEM_MAGIC_TASK", "GOLEM_MAGIC_SERVER_PASSWORD")
 ROOT = Path(golem_magic.__file__).parent.parent
 # ``python -m golem_magic.master``, but without the current folder on its path, where a user's
 # file may hide a standard module; and with ours at the end, for a copy that is not installed.
@@ -50,7 +52,7 @@ class _Address:
     """What a master's address file says."""
 
     url: str
-    password: str
+    password: str = field(repr=False)
     pid: int
     version: str
 
@@ -67,7 +69,8 @@ class LocalEngine:
     def __init__(
         self, state_dir: Path | None = None, workers: int | None = None, *, clock: Clock | None = None
     ) -> None:
-        self._state = (state_dir or default_state_dir()).absolute()
+        self._base = (state_dir or default_state_dir()).absolute()
+        self._state = self._base
         self._workers = workers
         self._clock = clock or SystemClock()
         self._connected: GolemEngine | None = None
@@ -161,7 +164,7 @@ class LocalEngine:
         """The connection to the running master; None if none runs."""
         if self._connected is None:
             address = self._read_address()
-            if address is not None and _runs(address.pid):
+            if address is not None:
                 self._connected = self._connect(address)
         return self._connected
 
@@ -192,19 +195,22 @@ class LocalEngine:
         return self._state / "golem.json"
 
     def _read_address(self) -> _Address | None:
-        """What the address file says; None if there is none of use.
+        """What the address file of our version's master says; None if there is none of use.
 
-        A running master of another version keeps its folder; ours lives in one below it.
+        A running master of another version keeps the folder; an older one is asked to leave as
+        soon as it has nothing to do. Ours lives in a folder below meanwhile, and whatever runs
+        there was started for us, even if the package has been replaced since.
         """
-        try:
-            fields = json.loads(self._address_file.read_text())
-            address = _Address(fields["url"], fields["password"], fields["pid"], fields["version"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if address.version != golem_magic.__version__ and _runs(address.pid):
-            self._state /= f"version-{golem_magic.__version__}"
-            return self._read_address()
-        return address
+        inner = self._base / f"version-{golem_magic.__version__}"
+        found = {folder: _running_master(folder) for folder in (self._base, inner)}
+        base = found[self._base]
+        if base is None or base.version == golem_magic.__version__:
+            self._state = inner if base is None and found[inner] else self._base
+        else:
+            self._state = inner
+            if _order(base.version) < _order(golem_magic.__version__):
+                _dismiss(base)
+        return found[self._state]
 
     def _start(self, timeout_s: float) -> None:
         """Run the command that returns when a master answers, ours or another's."""
@@ -212,7 +218,7 @@ class LocalEngine:
         command = [*MASTER, "--state", str(self._state), "--detach"]
         if self._workers is not None:
             command += ["--slots", str(self._workers)]
-        environment = {name: value for name, value in os.environ.items() if name != TASK_VARIABLE}
+        environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         try:
             with (self._state / "master.log").open("ab") as log:
                 subprocess.run(
@@ -275,6 +281,31 @@ def default_state_dir() -> Path:
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "golem-magic"
     return Path.home() / ".local/state/golem-magic" / socket.gethostname()
+
+
+def _running_master(folder: Path) -> _Address | None:
+    """What the address file in this folder says, if its master runs."""
+    try:
+        fields = json.loads((folder / "golem.json").read_text())
+        address = _Address(fields["url"], fields["password"], fields["pid"], fields["version"])
+        return address if _runs(address.pid) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _dismiss(old: _Address) -> None:
+    """Ask a master to leave when no job is unfinished."""
+    golem = GolemEngine(old.url, old.password, share_is_local=True, request_timeout_s=ANSWER_TIMEOUT_S)
+    with contextlib.suppress(EngineError):  # it is leaving already, or too old to know the word
+        golem.request("POST", "/leave")
+    golem.close()
+
+
+def _order(version: str) -> tuple[list[int], bool, str]:
+    """A key by which versions sort as they came out: ``0.1.0.dev0``, ``0.1.0``, ``0.2.0rc1``, ``0.2.0``."""
+    numbers = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    rest = version[numbers.end() :] if numbers else version
+    return [int(part) for part in re.findall("[0-9]+", numbers[0] if numbers else "")], not rest, rest
 
 
 def _runs(pid: int) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 from golem_magic.cpus import usable_cpus
 from golem_magic.master.address import StateFolder
 from golem_magic.master.clients import Clients
-from golem_magic.master.output import OutputFolder
 from golem_magic.master.server import MasterServer
 from golem_magic.master.slots import Slots
 from golem_magic.master.starter import Starter
@@ -52,18 +51,17 @@ class Alarm:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the master, or see that one runs; the exit code is 0 in both cases."""
+    """Run the master, or see that one runs; the exit code says whether it is what was wanted."""
     options = _parser().parse_args(argv)
     try:
         state = StateFolder(Path(options.state).absolute())
         tell_ready = _detach(state.log) if options.detach else _tell_terminal
         if tell_ready is None:
             return 0
-        with state.hold() as is_ours:
-            if is_ours:
-                _serve(state, options, tell_ready)
-            else:
-                tell_ready("another master serves this folder")
+        with state.hold() as lock:
+            if lock is None:
+                return _see_another(state, tell_ready, is_fine=options.detach)
+            _serve(state, lock, options, tell_ready)
     except OSError as error:
         sys.stderr.write(f"no master in {options.state}: {error}\n")
         return 1
@@ -102,23 +100,33 @@ def _detach(log: Path) -> Callable[[str], None] | None:
     return tell_ready
 
 
+def _see_another(state: StateFolder, tell_ready: Callable[[str], None], *, is_fine: bool) -> int:
+    """Whoever starts a master to find it later is content with any; at a terminal this one was meant."""
+    if is_fine:
+        tell_ready("")
+        return 0
+    sys.stderr.write(
+        f"another master serves {state.path} already ({state.address} says where): use it, end it, or name"
+        " another folder by --state\n"
+    )
+    return 1
+
+
 def _tell_terminal(sentence: str) -> None:
     sys.stdout.write(f"{sentence}\n")
     sys.stdout.flush()
 
 
-def _serve(state: StateFolder, options: argparse.Namespace, tell_ready: Callable[[str], None]) -> None:
+def _serve(
+    state: StateFolder, lock: int, options: argparse.Namespace, tell_ready: Callable[[str], None]
+) -> None:
     alarm = Alarm()
     alarm.catch_signals()
-    starter = Starter(state.work)  # first: it warms up while we go on
+    starter = Starter(state.work, lock)  # first: it warms up while we go on
     password = secrets.token_urlsafe(24)
     clients = Clients(options.linger)
-    slots = Slots(
-        OutputFolder(state.output, os.uname().nodename),
-        starter,
-        n_slots=usable_cpus() if options.slots is None else options.slots,
-        on_contention=alarm.ring,
-    )
+    n_slots = usable_cpus() if options.slots is None else options.slots
+    slots = Slots(state, starter, n_slots=n_slots, on_contention=alarm.ring)
     server = MasterServer(
         options.port,
         slots,
@@ -127,21 +135,25 @@ def _serve(state: StateFolder, options: argparse.Namespace, tell_ready: Callable
         is_open_to_read=options.open_reads,
         leave=lambda: alarm.ring(LEAVE),
     )
+    slots.restore()
     threading.Thread(target=server.serve_forever, args=(3600.0,), name="listener", daemon=True).start()
     state.publish(server.url, password)
     tell_ready(f"{server.url} (password in {state.address})")
     slots.output.sweep()
-    _stay(alarm, slots, clients, server)
-    server.is_leaving = True
+    _stay(alarm, slots, clients)
+    if rest := slots.describe_rest():
+        sys.stderr.write(f"{rest}\n")
 
 
-def _stay(alarm: Alarm, slots: Slots, clients: Clients, server: MasterServer) -> None:
+def _stay(alarm: Alarm, slots: Slots, clients: Clients) -> None:
     """Block until told to leave, or until nobody needs us any more."""
     while not alarm.wait(LOOK_AT_CONTENTION_S if slots.is_contended else LOOK_S):
+        slots.look_after_adopted()
         slots.share_fairly()
-        slots.forget_archived()
-        if clients.is_time_to_leave(is_idle=slots.is_idle):
+        slots.forget_old()
+        if clients.is_time_to_leave(is_idle=slots.is_idle) and slots.retire():
             return
+    slots.retire(is_forced=True)
 
 
 def _parser() -> argparse.ArgumentParser:

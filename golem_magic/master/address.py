@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -30,14 +31,23 @@ class StateFolder:
         self.address = folder / "golem.json"
         self.log = folder / "master.log"
         self.output = folder / "output"
+        self.jobs = folder / "jobs"
+        self.tasks = folder / "tasks"
         self.work = folder / "work"
-        self.work.mkdir(mode=0o700, exist_ok=True)
+        for inner in (self.work, self.tasks):
+            inner.mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def token(self) -> str:
+        """Tells the tasks of this folder's masters, one after the other, from those of others."""
+        return hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[bool]:
-        """Become the master of this folder, or give False when another one is there.
+    def hold(self) -> Iterator[int | None]:
+        """Become the master of this folder: give the lock's descriptor, or None when another one is there.
 
-        Waits while another holds the lock but has no address: it starts, or it leaves.
+        Waits while another holds the lock but has no address: it starts, or it leaves, or it has
+        died and its zygote has not noticed yet.
         """
         descriptor = os.open(self.path / "master.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -45,7 +55,7 @@ class StateFolder:
             if is_ours:
                 self.address.unlink(missing_ok=True)  # of a master that was killed
             try:
-                yield is_ours
+                yield descriptor if is_ours else None
             finally:
                 if is_ours:
                     self.address.unlink(missing_ok=True)

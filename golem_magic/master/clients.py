@@ -22,6 +22,7 @@ class Clients:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._started: dict[int, str] = {}
+        self._is_dismissed = False
         self._needed_until_s = self._clock.now() + max(linger_s, FIRST_CLIENT_S)
 
     def register(self, pid: int) -> None:
@@ -36,12 +37,18 @@ class Clients:
         with self._lock:
             self._started[pid] = started
 
+    def dismiss(self) -> None:
+        """Stay for no client any more: there is a newer master."""
+        self._is_dismissed = True
+
     def is_time_to_leave(self, *, is_idle: bool) -> bool:
         """Whether nobody has needed us for long enough. Ask about once a second.
 
         Args:
             is_idle: Whether all jobs are over.
         """
+        if self._is_dismissed:
+            return is_idle
         with self._lock:
             gone = [pid for pid, started in self._started.items() if not is_alive(pid, started)]
             for pid in gone:

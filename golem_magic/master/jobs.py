@@ -1,19 +1,24 @@
 """What the embedded Golem knows of a job and of a task."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
+
+from golem_magic.master.taskfiles import TaskFiles
 
 PLACEMENT = "golemize"  # the type that our client gives to the jobs which place its workers
 
 
 class Refused(Exception):  # noqa: N818 - an answer to a request, not a fault of ours
-    """A request that is answered with an error status and one line of text."""
+    """A request that is answered with an error status, one line of text and maybe further headers."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, extra: str = "") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.extra = extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Task:
         pid: Its process, leader of a session of its own; None until the zygote has told.
         is_worker: Whether it is a fork of ours, which leaves politely when sent SIGTERM.
         is_leaving: Whether it has been asked to leave in favour of another job.
+        files: What it prints, and the note about its process; None before it has any.
+        copied: How much of what it has printed, by kind, was added to its job's output.
     """
 
     key: int
@@ -46,6 +53,8 @@ class Task:
     pid: int | None = None
     is_worker: bool = False
     is_leaving: bool = False
+    files: TaskFiles | None = None
+    copied: dict[str, int] = field(default_factory=lambda: {"out": 0, "err": 0})
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -60,7 +69,12 @@ class Task:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """A submission: its command lines, how far they were handed out, and how they ended."""
+    """A submission: its command lines, how far they were handed out, and how they ended.
+
+    Attributes:
+        n_taken: So many tasks, from the first, have been handed out,
+        again: except these, which an earlier master handed out but which never started.
+    """
 
     job_id: str
     label: str
@@ -77,12 +91,13 @@ class Job:
     forget_at_s: float | None = None
     created: str = field(default_factory=lambda: _now())
     modified: str = ""
-    _line: int = 0
-    _repeat: int = 0
-    _n_taken: int = 0
+    n_taken: int = 0
+    again: list[int] = field(default_factory=list)
+    _ends: list[int] = field(init=False)  # the number behind each line's last task
 
     def __post_init__(self) -> None:
-        self.total = sum(line.count for line in self.lines)
+        self._ends = list(accumulate(line.count for line in self.lines))
+        self.total = self._ends[-1] if self._ends else 0
 
     @property
     def has_waiting(self) -> bool:
@@ -92,7 +107,7 @@ class Job:
     @property
     def n_waiting(self) -> int:
         """Tasks still to be handed out."""
-        return 0 if self.is_stopped else self.total - self._n_taken
+        return 0 if self.is_stopped else self.total - self.n_taken + len(self.again)
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -132,13 +147,29 @@ class Job:
 
     def take(self, key: int, now_s: float) -> Task:
         """Hand out the next task; only with :attr:`has_waiting`."""
-        while self._repeat >= self.lines[self._line].count:
-            self._line, self._repeat = self._line + 1, 0
-        task = Task(key=key, job=self, line=self._line, number=self._n_taken, begun_s=now_s)
-        self._repeat += 1
-        self._n_taken += 1
-        self.running[key] = task
+        if self.again:
+            return self.run(self.again.pop(0), key, now_s)
+        self.n_taken += 1
+        return self.run(self.n_taken - 1, key, now_s)
+
+    def run(self, number: int, key: int, now_s: float) -> Task:
+        """Note that a task runs."""
+        line = bisect_right(self._ends, number)
+        self.running[key] = task = Task(key=key, job=self, line=line, number=number, begun_s=now_s)
         return task
+
+    def resume(self, ended: Mapping[int, bool], started: Collection[int]) -> None:
+        """Take up what an earlier master has left.
+
+        Args:
+            ended: Tasks whose end was counted, and whether it was a good one.
+            started: Tasks that were started; whoever calls lets them :meth:`run`.
+        """
+        begun = ended.keys() | set(started)
+        self.n_taken = max(begun, default=-1) + 1
+        self.again = [number for number in range(self.n_taken) if number not in begun]
+        self.finished = sum(ended.values())
+        self.errored = len(ended) - self.finished
 
     def end(self, task: Task, *, is_good: bool) -> None:
         """Note the end of a task that was handed out."""

@@ -28,6 +28,7 @@ MAX_DRAINED_BYTES = 1 << 26
 PIECE_BYTES = 1 << 20
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+NOT_A_PAGE = "X-Content-Type-Options: nosniff\r\n"  # a browser must not take our text for html
 
 
 class MasterServer(ThreadingHTTPServer):
@@ -58,7 +59,6 @@ class MasterServer(ThreadingHTTPServer):
         self.slots = slots
         self.clients = clients
         self.leave = leave
-        self.is_leaving = False
         self._password = password.encode()
         self._is_open_to_read = is_open_to_read
         self.hostname = socket.gethostname()
@@ -130,14 +130,14 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(code, message or HTTPStatus(code).phrase)
 
     def _serve(self) -> None:
-        if self.server.is_leaving:
+        if self.server.slots.is_retired:
             self.close_connection = True  # unanswered, as if we were gone already
             return
         try:
             self._authorize()
             self._route()
         except Refused as refused:
-            self._answer(refused.status, refused.text)
+            self._answer(refused.status, refused.text, extra=f"{refused.extra}{NOT_A_PAGE}")
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
@@ -169,6 +169,9 @@ class Handler(BaseHTTPRequestHandler):
         match (self.command, kind, rest):
             case ("GET", "jobs" | "nodes", _):
                 self._answer_json(self._read(kind, rest))
+            case ("POST", "leave", []):
+                self.server.clients.dismiss()
+                self._answer(200, "", JSON)
             case ("GET" | "HEAD", "output", [name]):
                 self._answer_file(name)
             case ("POST", "jobs", [""]):
@@ -208,20 +211,20 @@ class Handler(BaseHTTPRequestHandler):
     def _answer_file(self, name: str) -> None:
         if not OUTPUT_NAME.fullmatch(name):
             raise Refused(404, "404 page not found")
+        slots = self.server.slots
+        slots.collect_output(name.partition(".")[0])
         try:
-            file = (self.server.slots.output.folder / name).open("rb")
+            file = (slots.output.folder / name).open("rb")
         except FileNotFoundError as error:
             raise Refused(404, "404 page not found") from error
         with file:
             status = os.fstat(file.fileno())
-            modified = f"Last-Modified: {email.utils.formatdate(status.st_mtime, usegmt=True)}\r\n"
             begin, end = _range(self.headers.get("Range", ""), status.st_size)
             is_part = (begin, end) != (0, status.st_size)
-            extra = (
-                f"{modified}Content-Range: bytes {begin}-{end - 1}/{status.st_size}\r\n"
-                if is_part
-                else modified
-            )
+            extra = f"Last-Modified: {email.utils.formatdate(status.st_mtime, usegmt=True)}\r\n"
+            extra += "Accept-Ranges: bytes\r\n"
+            if is_part:
+                extra += f"Content-Range: bytes {begin}-{end - 1}/{status.st_size}\r\n"
             self.wfile.write(self._head(206 if is_part else 200, TEXT, end - begin, extra))
             file.seek(begin)
             while self.command == "GET" and begin < end:
@@ -339,11 +342,13 @@ def _whole(number: str) -> int:
 
 def _range(header: str, size: int) -> tuple[int, int]:
     """Begin and end of the wanted bytes; a form we do not know means the whole file."""
-    wanted = re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", header)
-    if wanted is None:
+    wanted = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", header)
+    if wanted is None or wanted[0] == "bytes=-":
         return 0, size
-    begin = int(wanted[1])
-    end = min(size, int(wanted[2]) + 1) if wanted[2] else size
+    if not wanted[1]:  # the last so many
+        begin, end = max(0, size - int(wanted[2])), size
+    else:
+        begin, end = int(wanted[1]), min(size, int(wanted[2]) + 1) if wanted[2] else size
     if begin >= end:
-        raise Refused(416, f"the file has {size} bytes")
+        raise Refused(416, "invalid range: failed to overlap", f"Content-Range: bytes */{size}\r\n")
     return begin, end

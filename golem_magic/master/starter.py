@@ -23,7 +23,7 @@ BOOT = """
 import sys
 sys.path.append(sys.argv[1])
 from golem_magic.master.zygote import main
-main(int(sys.argv[2]), sys.argv[3])
+main(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
 """
 
 
@@ -33,8 +33,11 @@ class Listener(Protocol):
     def on_started(self, key: int, pid: int, *, is_worker: bool) -> None:
         """A task has a process."""
 
-    def on_ended(self, key: int, code: int) -> None:
-        """A task's process has ended; ``code`` is 0, an exit code, or minus a signal."""
+    def on_ended(self, key: int, code: int, error: str = "") -> None:
+        """A task's process has ended, or could not be started: then ``error`` says why.
+
+        ``code`` is 0, an exit code, or minus a signal.
+        """
 
     def on_starter_lost(self) -> None:
         """The zygote died: nobody will ever say how the tasks it started ended."""
@@ -48,15 +51,17 @@ class Starter:
 
     Args:
         work: Folder that tasks run in.
+        lock: Descriptor of the state folder's lock, held together with every zygote.
         clock: Time.
     """
 
-    def __init__(self, work: Path, clock: Clock | None = None) -> None:
+    def __init__(self, work: Path, lock: int, clock: Clock | None = None) -> None:
         self._work = work
+        self._lock = lock
         self._clock = clock or SystemClock()
         self._listener: Listener | None = None
         self._sending = threading.Lock()
-        self._process, self._socket = _spawn(self._work)
+        self._process, self._socket = _spawn(self._work, self._lock)
 
     @property
     def pid(self) -> int:
@@ -88,7 +93,7 @@ class Starter:
             pause_s = 0.0 if was_ready else min(MAX_PAUSE_S, 2 * pause_s + 0.1)
             self._clock.sleep(pause_s)
             with self._sending:
-                self._process, self._socket = _spawn(self._work)
+                self._process, self._socket = _spawn(self._work, self._lock)
             self._listener.on_starter_back()
 
     def _pass_on_news(self, listener: Listener) -> bool:
@@ -109,15 +114,16 @@ def _pass_on(news: Mapping[str, Any], listener: Listener) -> None:
     if "pid" in news:
         listener.on_started(news["key"], news["pid"], is_worker=news["is_worker"])
     elif "status" in news:
-        listener.on_ended(news["key"], news["status"])
+        listener.on_ended(news["key"], news["status"], news.get("error", ""))
 
 
-def _spawn(work: Path) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+def _spawn(work: Path, lock: int) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     ours, its = socket.socketpair()
     with its:
+        arguments = [str(ROOT), str(its.fileno()), str(work.parent / SEEDS), str(lock)]
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOT, str(ROOT), str(its.fileno()), str(work.parent / SEEDS)],
-            pass_fds=[its.fileno()],
+            [sys.executable, "-P", "-c", BOOT, *arguments],
+            pass_fds=[its.fileno(), lock],
             stdin=subprocess.DEVNULL,
             cwd=work,
             start_new_session=True,

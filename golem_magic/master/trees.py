@@ -46,6 +46,24 @@ def start_of(pid: int) -> str:
     return found.started if found else ""
 
 
+def carries_mark(pid: int, mark: str) -> bool:
+    """Whether the process runs and came from the task with this mark.
+
+    Where marks cannot be read, any process of that number will do.
+    """
+    return is_alive(pid) and (_is_of(pid, mark) or not (PROC / "self/stat").exists())
+
+
+def find_leader(mark: str) -> int | None:
+    """The process of the task with this mark; None if there is none, or marks cannot be read."""
+    marked = (
+        process
+        for process in _all_processes().values()
+        if process.session == process.pid and _is_of(process.pid, mark)
+    )
+    return next((process.pid for process in marked), None)
+
+
 def end_tree(
     roots: Collection[int], mark: str, *, ask_roots_only: bool, clock: Clock | None = None
 ) -> list[int]:
@@ -99,6 +117,11 @@ def _with_descendants(found: set[int], running: Mapping[int, Process]) -> set[in
     while more := {pid for pid, process in running.items() if process.parent in found} - found:
         found = found | more
     return found
+
+
+def _is_of(pid: int, mark: str) -> bool:
+    """Whether the mark is this one as a whole; in a process that was only forked, blanks follow."""
+    return _carries(pid, f"{mark}\0") or _carries(pid, f"{mark} ")
 
 
 def _carries(pid: int, mark: str) -> bool:

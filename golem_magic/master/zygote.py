@@ -2,16 +2,22 @@
 
 It talks with the server over one socket, a JSON object per line::
 
-    server -> zygote   {"key", "argv", "identity", "mark", "out", "err"}   start this
-    zygote -> server   {"key", "pid", "is_worker"}                         started
-                       {"key", "status"}                                   ended
-                       {"is_ready": true}                                  once, when warm
+    server -> zygote   {"key", "argv", "identity", "mark", "out", "err", "note"}   start this
+    zygote -> server   {"key", "pid", "is_worker"}                                 started
+                       {"key", "status"}                                           ended
+                       {"key", "status", "error"}                                  could not be started
+                       {"is_ready": true}                                          once, when warm
+
+Starts and ends are also written to the task's note, before they are told.
 
 It has no threads, so that forking is safe, and runs in the folder that the tasks run in. It
 has imported what a worker needs, and the installed packages that earlier tasks used, so that
-a fork is at work within milliseconds. When the
-server is gone it leaves without touching the tasks: they belong to the share, and a killed
-master must cost a restart and nothing else.
+a fork is at work within milliseconds.
+
+When the server is gone it starts nothing more and does not touch the tasks: a killed master must
+cost a restart and nothing else. It lets go of the lock of the state folder, which it holds
+together with its server: so the next master begins when nothing more can be started here. It
+leaves when the last of its tasks has ended and is noted.
 """
 
 import contextlib
@@ -27,10 +33,12 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import golem_magic.worker
 from golem_magic.master.seedbed import Seedbed
+from golem_magic.master.taskfiles import APPENDING, append_note
 from golem_magic.master.trees import MARK_LENGTH, MARK_VARIABLE
 from golem_magic.worker import seeds
 from golem_magic.worker.main import main as be_a_worker
@@ -38,20 +46,26 @@ from golem_magic.worker.main import own_arguments
 
 CANNOT_START = 127  # as a shell says it
 IDLE_S = 0.2  # without orders and tasks for so long, there is time to import something ahead
-APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 # By Python or by us; being ignored is inherited, and other programs do not expect it.
 IGNORED_HERE = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 
 
 class Zygote:
-    """The loop of this process: orders in, news out."""
+    """The loop of this process: orders in, news out.
 
-    def __init__(self, server: socket.socket, seeds_path: str) -> None:
+    Args:
+        server: Where orders come from.
+        seeds_path: File in which workers note what they have loaded.
+        lock: Descriptor of the state folder's lock.
+    """
+
+    def __init__(self, server: socket.socket, seeds_path: str, lock: int) -> None:
         self._server = server
+        self._lock = lock
         self._seeds_path = seeds_path
         self._seedbed = Seedbed(seeds_path)
-        server.set_inheritable(False)  # it was, to get here
-        self._keys: dict[int, int] = {}
+        self._let_inherit(False)  # they were, to get here
+        self._tasks: dict[int, tuple[int, str]] = {}  # process -> key, note
         self._mark_address = _mark_address()
         self._wake_in, self._wake_out = os.pipe()
         for descriptor in (self._wake_in, self._wake_out):
@@ -61,12 +75,23 @@ class Zygote:
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Serve until the server is gone."""
-        _warm_up()
-        self._tell({"is_ready": True})
+        """Serve until the server is gone, then see the tasks to their end."""
+        with contextlib.suppress(ConnectionError):  # its death, like the end of its orders
+            _warm_up()
+            self._tell({"is_ready": True})
+            self._serve()
+        self._server.close()
+        os.close(self._lock)
+        self._reap(lambda _: None)
+        while self._tasks:
+            select.select([self._wake_in], [], [])
+            os.read(self._wake_in, 4096)
+            self._reap(lambda _: None)
+
+    def _serve(self) -> None:
         pending = b""
         while True:
-            may_plant = not self._keys and sys.platform == "linux" and self._seedbed.has_wishes
+            may_plant = not self._tasks and sys.platform == "linux" and self._seedbed.has_wishes
             pause_s = IDLE_S if may_plant else None
             readable, _, _ = select.select([self._server.fileno(), self._wake_in], [], [], pause_s)
             if not readable:
@@ -74,9 +99,9 @@ class Zygote:
                 gc.freeze()
             if self._wake_in in readable:
                 os.read(self._wake_in, 4096)
-                self._reap()
+                self._reap(self._tell)
             if self._server.fileno() in readable:
-                if not self._keys and not pending and self._seedbed.is_stale():
+                if not self._tasks and not pending and self._seedbed.is_stale():
                     self._start_afresh()
                 received = self._server.recv(1 << 20)
                 if not received:
@@ -92,15 +117,16 @@ class Zygote:
         try:
             pid = _spawn(order) if arguments is None else self._fork(order, arguments)
         except OSError as error:  # the task failed: no such program, or no more processes allowed
-            _append(order["err"], f"Error finding {order['argv'][0]}: {error.strerror}\n")
-            self._tell({"key": order["key"], "status": CANNOT_START})
+            sentence = f"Error finding {order['argv'][0]}: {error.strerror}"
+            self._tell({"key": order["key"], "status": CANNOT_START, "error": sentence})
         else:
-            self._keys[pid] = order["key"]
+            append_note(order["note"], f"started {pid} {int(arguments is not None)}")
+            self._tasks[pid] = order["key"], order["note"]
             self._tell({"key": order["key"], "pid": pid, "is_worker": arguments is not None})
 
     def _start_afresh(self) -> NoReturn:
         """Become a new interpreter with the same socket; what the server has sent waits there."""
-        self._server.set_inheritable(True)
+        self._let_inherit(True)
         os.execv(sys.executable, sys.orig_argv)
 
     def _fork(self, order: dict[str, Any], arguments: list[str]) -> int:
@@ -109,16 +135,19 @@ class Zygote:
             self._become_a_worker(order, arguments)
         return pid
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            key = self._keys.pop(pid)
-            self._tell({"key": key, "status": os.waitstatus_to_exitcode(status)})
+    def _let_inherit(self, is_inheritable: bool) -> None:
+        self._server.set_inheritable(is_inheritable)
+        os.set_inheritable(self._lock, is_inheritable)
+
+    def _reap(self, tell: Callable[[dict[str, object]], None]) -> None:
+        """Collect the ended tasks; all are noted, whether or not the server still listens."""
+        ended: list[dict[str, object]] = []
+        while found := _ended_child():
+            key, note = self._tasks.pop(found[0])
+            append_note(note, f"ended {found[1]}")
+            ended.append({"key": key, "status": found[1]})
+        for news in ended:
+            tell(news)
 
     def _tell(self, news: dict[str, object]) -> None:
         self._server.sendall(json.dumps(news).encode() + b"\n")
@@ -145,6 +174,7 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         self._server.close()
+        os.close(self._lock)
         os.close(self._wake_in)
         os.close(self._wake_out)
         gc.enable()
@@ -225,10 +255,13 @@ def _open_to_append(path: str) -> int:
     return os.open(path, APPENDING | os.O_CLOEXEC, 0o600)
 
 
-def _append(path: str, text: str) -> None:
-    descriptor = _open_to_append(path)
-    os.write(descriptor, text.encode(errors="replace"))
-    os.close(descriptor)
+def _ended_child() -> tuple[int, int] | None:
+    """One child that has ended, with its exit code or minus its signal; None if there is none."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (pid, os.waitstatus_to_exitcode(status)) if pid else None
 
 
 def _flush_and_exit(code: int) -> NoReturn:
@@ -240,9 +273,7 @@ def _flush_and_exit(code: int) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def main(descriptor: int, seeds_path: str) -> None:
-    """Serve the server at the other end of this socket; workers note there what they have loaded."""
-    with socket.socket(fileno=descriptor) as server, contextlib.suppress(ConnectionError):
-        Zygote(
-            server, seeds_path
-        ).run()  # a broken connection is the server's death, like the end of its orders
+def main(descriptor: int, seeds_path: str, lock: int) -> None:
+    """Serve the server at the other end of this socket; see :class:`Zygote`."""
+    with socket.socket(fileno=descriptor) as server:
+        Zygote(server, seeds_path, lock).run()

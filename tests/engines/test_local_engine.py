@@ -13,7 +13,7 @@ import pytest
 from engines.engine_contract import NOBODY, EngineContract, new_id, recorder, wait_for_end, wait_until
 
 from golem_magic.engines.base import EngineOptions
-from golem_magic.engines.local import LocalEngine, default_state_dir
+from golem_magic.engines.local import LocalEngine, _order, default_state_dir
 from golem_magic.errors import EngineError
 from golem_magic.model import PlacementState, WorkerSpec
 
@@ -100,7 +100,7 @@ def test_a_master_that_vanished_is_replaced_at_the_next_submission(
 
     assert wait_for_end(engine, new).n_ended == 1
     assert master_pid(state_dir) != first
-    assert engine.poll([old])[old].state is PlacementState.UNKNOWN
+    assert engine.poll([old])[old].state is PlacementState.ENDED, "the next master knows its jobs"
 
 
 def test_polling_after_the_masters_death_knows_nobody(
@@ -117,20 +117,69 @@ def test_polling_after_the_masters_death_knows_nobody(
     engine.cancel([native_id])
 
 
-def test_a_master_of_another_version_is_left_alone(
+def pretend_version(state: Path, version: str) -> None:
+    address = json.loads((state / "golem.json").read_text())
+    (state / "golem.json").write_text(json.dumps({**address, "version": version}))
+
+
+def test_an_older_master_is_asked_to_leave_when_idle(
     engine: LocalEngine, state_dir: Path, tmp_path: Path
 ) -> None:
+    busy = engine.submit(recorder(tmp_path, wait=True))
+    old = master_pid(state_dir)
+    pretend_version(state_dir, "0.0.1")
+    upgraded, other = LocalEngine(state_dir, 1), LocalEngine(state_dir)
+
+    wait_for_end(upgraded, upgraded.submit(recorder(tmp_path / "..")))
+
+    (inner,) = state_dir.glob("version-*")
+    assert master_pid(inner) != old
+    assert is_running(old), "it has an unfinished job"
+    assert engine.poll([busy])[busy].state is PlacementState.RUNNING
+    (tmp_path / "release").touch()
+    wait_until(lambda: not is_running(old), "the old one's end, although its client lives")
+    assert not (state_dir / "golem.json").exists()
+    assert other.n_slots() == 1, "the new one is found where it is, while the first folder is free"
+    for each in (upgraded, other):
+        each.close()
+
+
+def test_a_newer_master_is_left_alone(engine: LocalEngine, state_dir: Path, tmp_path: Path) -> None:
     wait_for_end(engine, engine.submit(recorder(tmp_path)))
-    engine.close()
-    address = json.loads((state_dir / "golem.json").read_text())
-    (state_dir / "golem.json").write_text(json.dumps({**address, "version": "0.0.1"}))
-    upgraded = LocalEngine(state_dir, 1)
+    newer = master_pid(state_dir)
+    pretend_version(state_dir, "99.0")
+    older = LocalEngine(state_dir, 1)
 
-    wait_for_end(upgraded, upgraded.submit(recorder(tmp_path)))
+    wait_for_end(older, older.submit(recorder(tmp_path)))
 
-    assert upgraded.n_slots() == 1
-    assert (state_dir / "golem.json").exists()
-    upgraded.close()
+    assert older.n_slots() == 1
+    with pytest.raises(subprocess.TimeoutExpired):  # longer than it takes to look round
+        subprocess.run(["sleep", "9"], timeout=1.5)
+    assert is_running(newer)
+    older.close()
+
+
+def test_a_kernel_whose_package_was_replaced_is_content_with_the_new_master(
+    engine: LocalEngine, state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_end(engine, engine.submit(recorder(tmp_path)))
+    monkeypatch.setattr("golem_magic.__version__", "0.0.1")  # what this kernel has loaded is older
+    outdated = LocalEngine(state_dir, 1)
+
+    wait_for_end(outdated, outdated.submit(recorder(tmp_path)))
+    again = LocalEngine(state_dir)
+
+    assert again.n_slots() == 1, "one master for all kernels of the old version"
+    assert [path.name for path in state_dir.rglob("golem.json")].count("golem.json") == 2
+    for each in (outdated, again):
+        each.close()
+
+
+@pytest.mark.unit
+def test_versions_sort_as_they_came_out() -> None:
+    versions = ["0.2.0rc1", "0.10.0", "0.1.0", "1.0", "0.1.0.dev0", "0.2.0", "0.0.9"]
+
+    assert sorted(versions, key=_order) == "0.0.9 0.1.0.dev0 0.1.0 0.2.0rc1 0.2.0 0.10.0 1.0".split()
 
 
 def test_a_master_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:

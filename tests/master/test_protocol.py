@@ -281,12 +281,16 @@ def test_output_is_served_in_parts(master: Master) -> None:
     master.wait_for_end(job_id)
     path = f"/output/{job_id}.out.txt"
 
-    assert master.ask("GET", path).text == "0123456789"
-    part = master.ask("GET", path, headers={"Range": "bytes=7-"})
-    assert (part.status, part.text) == (206, "789")
-    assert part.headers["Content-Range"] == "bytes 7-9/10"
-    assert master.ask("GET", path, headers={"Range": "bytes=10-"}).status == 416
-    assert master.ask("HEAD", path).headers["Content-Length"] == "10"
+    whole = master.ask("GET", path)
+    assert (whole.text, whole.headers["Accept-Ranges"]) == ("0123456789\n", "bytes")
+    for wanted, text, place in (("7-", "789\n", "7-10"), ("2-4", "234", "2-4"), ("-3", "89\n", "8-10")):
+        part = master.ask("GET", path, headers={"Range": f"bytes={wanted}"})
+        assert (part.status, part.text) == (206, text)
+        assert part.headers["Content-Range"] == f"bytes {place}/11"
+    behind = master.ask("GET", path, headers={"Range": "bytes=11-"})
+    assert (behind.status, behind.headers["Content-Range"]) == (416, "bytes */11")
+    head = master.ask("HEAD", path)
+    assert (head.status, head.text, head.headers["Content-Length"]) == (200, "", "11")
 
 
 @pytest.mark.meets("GM-10")

@@ -40,7 +40,8 @@ def test_a_forked_worker_says_what_is_wrong_in_the_jobs_error_file(master: Maste
     job = master.wait_for_end(master.submit((1, [*argv[:2], "/nonexistent/jobs/x", *argv[3:]])))
 
     assert job["Status"] == "ERROR"
-    (line,) = master.output(job["JobId"], "err")
+    header, line = master.output(job["JobId"], "err")
+    assert header.startswith('TASK : "')
     assert "/nonexistent/jobs/x is not there" in line
 
 
