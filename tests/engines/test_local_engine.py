@@ -179,7 +179,15 @@ def test_a_kernel_whose_package_was_replaced_is_content_with_the_new_master(
 def test_versions_sort_as_they_came_out() -> None:
     versions = ["0.2.0rc1", "0.10.0", "0.1.0", "1.0", "0.1.0.dev0", "0.2.0", "0.0.9"]
 
-    assert sorted(versions, key=_order) == "0.0.9 0.1.0.dev0 0.1.0 0.2.0rc1 0.2.0 0.10.0 1.0".split()
+    assert sorted(versions, key=_order) == [
+        "0.0.9",
+        "0.1.0.dev0",
+        "0.1.0",
+        "0.2.0rc1",
+        "0.2.0",
+        "0.10.0",
+        "1.0",
+    ]
 
 
 def test_a_master_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
