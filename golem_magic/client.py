@@ -16,8 +16,8 @@ from golem_magic.clock import SystemClock, wall_time
 from golem_magic.dispatcher import Dispatcher, Site
 from golem_magic.engines.base import Engine, EngineOptions
 from golem_magic.engines.registry import load_engine
-from golem_magic.errors import GolemMagicError, InfiniteRecursionError, PayloadError, SettingsError
-from golem_magic.feeder import Feeder, dump_inputs
+from golem_magic.errors import GolemMagicError, InfiniteRecursionError, SettingsError
+from golem_magic.feeder import Feeder
 from golem_magic.inputs import Drawer
 from golem_magic.model import Digest, JobId, JobSnapshot, JobState, Keep, MapOptions, OnError
 from golem_magic.options import NOT_GIVEN, check_arguments, checked, function_name
@@ -207,9 +207,11 @@ class Client:
         drawer = Drawer(inputs)
         first = drawer.next_block()
         check_arguments(function, name, options, first)
-        frame = dump_inputs(first, 0)  # what cannot be sent is told before anything is written
+        packer = payload.Packer()
+        frame = packer.inputs(first, 0)  # what cannot be sent is told before anything is written
+        objects = _pack_objects(packer, function, name, options)
         share = self._share(settings)
-        digests = _stage_objects(share, function, name, options)
+        digests = _stage_objects(share, objects, options)
         manifest = self._manifest(settings, options, name, digests, n_slots)
         paths = share.job(manifest.job_id)
         manifest_digest = jobs.make_job(paths, manifest)
@@ -217,7 +219,7 @@ class Client:
         site = self._site(settings, share, manifest, manifest_digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock, staging=writer)
         try:
-            Feeder(writer, drawer, dispatcher, (first, frame), self._clock).feed(options)
+            Feeder(writer, drawer, dispatcher, packer, (first, frame), self._clock).feed(options)
         except BaseException:
             dispatcher.cancel()
             dispatcher.start()
@@ -332,21 +334,20 @@ def _default_client() -> Client:
     return _defaults[settings]
 
 
-def _stage_objects(
-    share: SharePaths, function: Callable[..., Any], name: str, options: MapOptions
-) -> Digests:
-    function_digest = store.put(share, payload.dump_function(function, name))
-    common = setup = None
-    if options.has_common:
-        try:
-            frame = payload.dump(options.common)
-        except Exception as error:
-            message = f"cannot send the common data: {error}; give what it can be made from instead"
-            raise PayloadError(message) from error
-        common = store.put(share, frame)
-    if options.setup is not None:
-        setup = store.put(share, payload.dump_function(options.setup, "the set-up function"))
-    return Digests(function_digest, common, setup)
+def _pack_objects(
+    packer: payload.Packer, function: Callable[..., Any], name: str, options: MapOptions
+) -> tuple[payload.Frame, ...]:
+    """Pickle common data, function and set-up function, those that there are; see Packer for the order."""
+    common = [packer.common(options.common)] if options.has_common else []
+    packed = packer.function(function, name)
+    setup = [packer.function(options.setup, "the set-up function")] if options.setup else []
+    return (*common, packed, *setup)
+
+
+def _stage_objects(share: SharePaths, objects: tuple[payload.Frame, ...], options: MapOptions) -> Digests:
+    digests = [store.put(share, each) for each in objects]
+    common = digests.pop(0) if options.has_common else None
+    return Digests(digests[0], common, digests[1] if options.setup else None)
 
 
 def _picture(manifest: Manifest, paths: JobPaths) -> JobSnapshot:

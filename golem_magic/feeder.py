@@ -14,7 +14,7 @@ from typing import Any
 from golem_magic import payload
 from golem_magic.clock import Clock
 from golem_magic.dispatcher import Dispatcher
-from golem_magic.errors import GolemMagicError, PayloadError
+from golem_magic.errors import GolemMagicError
 from golem_magic.inputs import Drawer
 from golem_magic.model import MapOptions
 from golem_magic.planner import Flow, n_to_show
@@ -28,6 +28,7 @@ class Feeder:
     """Feeds one job.
 
     Args:
+        packer: Packs the inputs; it has packed the function and the first block.
         first: The first block and its frame: it was drawn to see whether it can be sent at all.
     """
 
@@ -36,12 +37,14 @@ class Feeder:
         writer: InputWriter,
         drawer: Drawer,
         dispatcher: Dispatcher,
+        packer: payload.Packer,
         first: tuple[list[Any], payload.Frame],
         clock: Clock,
     ) -> None:
         self._writer = writer
         self._drawer = drawer
         self._dispatcher = dispatcher
+        self._packer = packer
         self._first: tuple[list[Any], payload.Frame] | None = first
         self._clock = clock
         self._born_s = clock.now()
@@ -82,7 +85,7 @@ class Feeder:
             (block, frame), self._first = self._first, None
         else:
             block = self._drawer.next_block()
-            frame = dump_inputs(block, self._writer.staged + self._writer.hidden)
+            frame = self._packer.inputs(block, self._writer.staged + self._writer.hidden)
         if not block:
             return False
         self._writer.put(frame, len(block))
@@ -140,25 +143,6 @@ class Feeder:
             is_stream=options.stream,
             disk_budget=options.disk_budget,
         )
-
-
-def dump_inputs(block: list[Any], first: int) -> payload.Frame:
-    """Pickle a block of inputs.
-
-    Raises:
-        PayloadError: One of them cannot be pickled; it is named.
-    """
-    try:
-        return payload.dump(block)
-    except Exception as error:
-        for position, each in enumerate(block):
-            try:
-                payload.dump(each)
-            except Exception as reason:
-                message = f"input {first + position} ({type(each).__name__}) cannot be pickled: {reason}"
-                raise PayloadError(message) from reason
-        message = f"inputs {first} to {first + len(block) - 1} cannot be pickled together: {error}"
-        raise PayloadError(message) from error
 
 
 def _is_limited(options: MapOptions) -> bool:
