@@ -24,7 +24,6 @@ from golem_magic.errors import CellError, GolemMagicError
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
 from golem_magic.magics.running import Shell, evaluate, read_cell
-from golem_magic.magics.tables import job_table
 from golem_magic.model import JobSnapshot, JobState
 from golem_magic.settings import load_settings
 
@@ -170,6 +169,8 @@ class GolemMagics(Magics):
                 case "cancel":
                     self._cancel(command.job)
                 case _:
+                    from golem_magic.progress.tables import job_table
+
                     sys.stdout.write(job_table(self.client.jobs()))
         return None
 
