@@ -16,7 +16,7 @@ import weakref
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -105,14 +105,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not 
         super().__init__(file, protocol=5, buffer_callback=keep)
         self._ledger = ledger
         self._undo = undo
+        self._holes: dict[int, _Hole] = {}
         self._widgets = getattr(sys.modules.get("ipywidgets"), "Widget", ())
+        self._streams = {id(getattr(sys, name)): name for name in ("stdin", "stdout", "stderr")}
 
     def reducer_override(self, obj: Any) -> Any:
         """Answer pickle's question how an object is taken apart."""
         if self._ledger is not None:
-            name = obj.__name__ if type(obj) is ModuleType else getattr(obj, "__module__", None)
-            if type(name) is str and name not in self._ledger.modules:
-                self._ledger.meet(name, self._undo)
+            self._note(self._ledger, obj)
+        if id(obj) in self._streams:  # a kernel's are no files
+            return getattr, (sys, self._streams[id(obj)])
         if isinstance(obj, self._widgets):
             message = "a widget lives in the notebook and its front end"
             raise RefusedError(message)
@@ -121,9 +123,25 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not 
         if type(obj) is _Cache and not _has_name(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
-        if self._ledger is not None and type(obj) is FunctionType and reduced is not NotImplemented:
+        if type(obj) is not FunctionType or reduced is NotImplemented:
+            return reduced
+        if self._ledger is not None:
             self._ledger.travels(obj)
-        return reduced
+        return self._with_shared_cells(obj, reduced) if obj.__closure__ else reduced
+
+    def _note(self, ledger: Ledger, obj: Any) -> None:
+        name = obj.__name__ if type(obj) is ModuleType else getattr(obj, "__module__", None)
+        if type(name) is str and name not in ledger.modules:
+            ledger.meet(name, self._undo)
+
+    def _with_shared_cells(self, function: FunctionType, reduced: Any) -> Any:
+        """Let functions that share a variable go on sharing it: cloudpickle gives each its own."""
+        make, (*others, _), (attributes, more), _, _, set_state = reduced
+        cells = function.__closure__ or ()
+        holes = tuple(self._holes.setdefault(id(cell), _Hole(cell)) for cell in cells)
+        contents = {i: cell.cell_contents for i, cell in enumerate(cells) if not _is_empty(cell)}
+        state = (set_state, (attributes, {**more, "__closure__": None}), contents)
+        return make, (*others, holes), state, None, None, _fill_cells
 
 
 def pickled(objects: Iterable[object], ledger: Ledger | None) -> tuple[io.BytesIO, Buffers]:
@@ -149,6 +167,30 @@ def _has_name(obj: Any) -> bool:
     for part in getattr(obj, "__qualname__", obj.__name__).split("."):
         found = getattr(found, part, None)
     return found is obj
+
+
+class _Hole:
+    """Stands for a variable shared by functions; becomes an empty cell, once for all of them."""
+
+    def __init__(self, cell: CellType) -> None:
+        self.cell = cell  # keeps its id from being used again
+
+    def __reduce__(self) -> Any:
+        return CellType, ()
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is cell  # never
+    except ValueError:
+        return True
+
+
+def _fill_cells(function: FunctionType, state: tuple[Callable[..., Any], Any, dict[int, Any]]) -> None:
+    set_state, others, contents = state
+    set_state(function, others)
+    for i, value in contents.items():
+        (function.__closure__ or ())[i].cell_contents = value
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
@@ -185,10 +227,7 @@ def _reduce_named(obj: Any) -> Any:
     return type(obj), (obj.__name__, *more)
 
 
-def _reduce_file(file: Any) -> Any:
-    for name in ("stdin", "stdout", "stderr"):
-        if file is getattr(sys, name):
-            return getattr, (sys, name)
+def _reduce_file(_file: Any) -> Any:
     message = "an open file would arrive as a copy of its text"
     raise RefusedError(message)
 
