@@ -77,6 +77,15 @@ class WorkerSpec:
     owner: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine as an engine sees it: its slots, and how many of them are taken, by whomever."""
+
+    host: str
+    n_slots: int
+    n_running: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapOptions:
     """How one map is to be run; both entrances build it at once and pass it on whole.
@@ -139,8 +148,8 @@ class Failure:
     """The outcome of a task that gave no value.
 
     Attributes:
-        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker, ended by
-            its ``timeout``, or raised by the ``setup`` function, which concerns the whole job.
+        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker, or ended by
+            its ``timeout``.
         exception: The pickled exception, None where it cannot be pickled.
         type_name: Qualified name of the exception's type.
         message: ``str()`` of the exception.
@@ -150,7 +159,7 @@ class Failure:
         attempt: How often the task had been tried, counted from 1.
     """
 
-    kind: Literal["raised", "unpicklable", "died", "timeout", "setup"]
+    kind: Literal["raised", "unpicklable", "died", "timeout"]
     exception: bytes | None
     type_name: str
     message: str

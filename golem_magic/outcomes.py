@@ -45,7 +45,7 @@ class Errors(dict[int, BaseException]):
         return "\n".join(lines)
 
 
-def rebuild(failure: Failure, index: int) -> BaseException:
+def rebuild(failure: Failure, index: int | None) -> BaseException:
     """The exception to raise for a task that failed: the user's own, wherever that is safe.
 
     Five kinds mean something else when raised here (they would end a loop, a
@@ -54,34 +54,36 @@ def rebuild(failure: Failure, index: int) -> BaseException:
 
     A note says which task, where, and shows the remote lines: IPython and
     Python print notes under the message.
+
+    Args:
+        failure: What the worker recorded.
+        index: Of the task; None if it was the set-up function.
     """
     original = _load(failure)
-    if failure.kind in ("raised", "setup") and isinstance(original, Exception) and _is_harmless(original):
+    what = "the set-up function" if index is None else f"task {index}"
+    if failure.kind == "raised" and isinstance(original, Exception) and _is_harmless(original):
         error: BaseException = original
     else:
-        error = _task_error(failure, index)
+        error = _task_error(failure, what)
         error.__cause__ = original
-    what = "the set-up function" if failure.kind == "setup" else f"task {index}"
     where = f"{what} on {failure.host}, attempt {failure.attempt} (worker {failure.worker})"
     error.add_note(f"{where}\n{_with_cells(failure.traceback.rstrip())}")
     return error
 
 
-def _task_error(failure: Failure, index: int) -> TaskError:
+def _task_error(failure: Failure, what: str) -> TaskError:
     match failure.kind:
         case "died":
-            return WorkerDied(f"task {index} gave no outcome: {failure.message}")
+            return WorkerDied(f"{what} gave no outcome: {failure.message}")
         case "unpicklable":
             return TaskError(
-                f"the result of task {index} cannot be sent back ({failure.summary}): "
+                f"the result of {what} cannot be sent back ({failure.summary}): "
                 f"return something that can be pickled"
             )
         case "raised":
-            return TaskError(f"task {index} raised {failure.summary}")
+            return TaskError(f"{what} raised {failure.summary}")
         case "timeout":
-            return TaskTimeout(f"task {index} gave no outcome: {failure.message}")
-        case "setup":
-            return TaskError(f"the set-up function raised {failure.summary}")
+            return TaskTimeout(f"{what} gave no outcome: {failure.message}")
 
 
 def _is_harmless(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from golem_magic.errors import ExecutionFailure, JobCancelled, JobError, ResultC
 from golem_magic.model import Failure, JobId, JobSnapshot, JobState, OnError
 from golem_magic.share import outcome_files
 from golem_magic.share.layout import Done
+from golem_magic.share.logs import Logs, read_logs
 
 MISSING = object()
 
@@ -82,6 +83,14 @@ class Results:
                         index = entry.start + position
                         found[index] = outcomes.rebuild(outcome, index)
         return found
+
+    def logs(self, task: int | None = None) -> Logs:
+        """What the workers and their tasks wrote; with ``task``, only the worker that had that one.
+
+        Raises:
+            JobError: No worker has begun with that task.
+        """
+        return read_logs(self._dispatcher.paths, task)
 
     def as_completed(self) -> Iterator[tuple[int, Any]]:
         """Pairs of task index and result in the order in which they come; errors as ``on_error`` says.
@@ -220,7 +229,7 @@ class Results:
     def _absence(self, position: int) -> BaseException:
         """Why a task has no outcome and will get none."""
         if self._dispatcher.fatal is not None:
-            return outcomes.rebuild(self._dispatcher.fatal, position)
+            return outcomes.rebuild(self._dispatcher.fatal, None)
         if self._dispatcher.error is not None:
             return self._dispatcher.error.with_traceback(None)  # else each raise would add its frames
         if self.progress.state is JobState.CANCELLED:

@@ -48,7 +48,7 @@ class Dispatcher:
     Attributes:
         book: What the share says; others may read what its docstring names.
         error: Why the job was given up, None unless it FAILED.
-        fatal: What the user's set-up function raised, if it did.
+        fatal: What became of the user's set-up function, if it failed.
         n_tasks: Number of tasks, None while inputs are being drawn.
         reading: How far readers have come.
         hint: Something the feeder has to say to the user, such as what it waits for.
@@ -320,7 +320,7 @@ class Dispatcher:
 
     def _why_given_up(self) -> GolemMagicError:
         if self.fatal is not None:
-            return JobError(f"the set-up function raised {self.fatal.summary} on {self.fatal.host}")
+            return JobError(f"the set-up function failed on {self.fatal.host}: {self.fatal.summary}")
         if self._is_orphaned():
             return self._half_staged()
         return self._placements.trouble or self._no_workers()

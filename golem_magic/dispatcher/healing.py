@@ -14,7 +14,7 @@ from golem_magic.model import Failure
 from golem_magic.planner import SilentLease
 from golem_magic.share import files, outcome_files
 from golem_magic.share.book import LeaseLog
-from golem_magic.share.jobs import Manifest
+from golem_magic.share.jobs import Manifest, ask_to_cancel
 from golem_magic.share.layout import JobPaths
 
 Sign = tuple[int, int | None]  # entries in the log, newest beat that names the lease
@@ -62,6 +62,8 @@ class Healer:
         target = outcome_files.write(self._paths, log.lease.start, frame, (1, 1), writer)
         if not files.link(target, f"{self._paths.rounds}/{name}+{log.next_entry}"):
             outcome_files.remove(self._paths, target)
+        elif self._manifest.on_error == "stop":
+            ask_to_cancel(self._paths)
         self._signs.pop(name, None)
 
     def _watch_one(self, name: str, log: LeaseLog, has_ended: bool) -> SilentLease:

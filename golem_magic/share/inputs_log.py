@@ -187,10 +187,9 @@ class InputReader:
             number += 1
         return found
 
-    def afresh(self, task: int) -> Any:
-        """One input, loaded anew whatever was done to the one that was given out before."""
+    def forget(self) -> None:
+        """Load what is asked for next anew, whatever was done to the inputs that were given out before."""
         self._cached = (None, ())
-        return self.tasks(task, task + 1)[0]
 
     def _block(self, record: Record) -> Sequence[Any]:
         key = (record.segment, record.offset)

@@ -10,7 +10,7 @@ from typing import Any
 
 from golem_magic import payload
 from golem_magic.errors import FormatError
-from golem_magic.model import Failure
+from golem_magic.model import Failure, WorkerId
 from golem_magic.share import files
 from golem_magic.share.layout import DATA_LINK, Done, JobPaths, data_name
 from golem_magic.share.store import check_owner
@@ -66,6 +66,17 @@ def read(paths: JobPaths, entry: Done) -> list[Any]:
     for position, failure in failures.items():
         values[position] = failure
     return values  # type: ignore[no-any-return]  # a list was written
+
+
+def write_fatal(paths: JobPaths, worker: WorkerId, failure: Failure) -> None:
+    """Say that the job cannot be done at all, and why; the first to say so is heard.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    with suppress(FileExistsError):
+        files.create(paths.failure(worker), payload.dump(failure).parts)
+    files.link(f"../workers/{worker}.failed", paths.failed)
 
 
 def read_fatal(paths: JobPaths) -> Failure | None:

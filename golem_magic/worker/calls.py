@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from golem_magic import payload
 from golem_magic.errors import GolemMagicError, PayloadError
@@ -21,7 +21,7 @@ class Unreadable:
         self.error = error
 
 
-def raise_unreadable(value: Unreadable) -> None:
+def raise_unreadable(value: Unreadable) -> NoReturn:
     """Be the task of an input that could not be read."""
     raise value.error.with_traceback(None)
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from golem_magic.clock import Clock
 from golem_magic.model import Failure, WorkerId
-from golem_magic.share import files
+from golem_magic.share import files, outcome_files
 from golem_magic.share.book import LeaseLog, read_lease_log
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths, SharePaths, signature
 from golem_magic.worker import orphans, seeds
-from golem_magic.worker.page import NONE, Page
+from golem_magic.worker.page import NONE, SETUP, Page
 from golem_magic.worker.patience import patiently
 from golem_magic.worker.runner import Runner
 
@@ -55,6 +55,7 @@ class Keeper:
         self._attempts: dict[int, int] = {}
         self._condemned: dict[int, Failure] = {}
         self._n_runners = 0
+        self._is_hopeless = False  # no runner survives the set-up function
         self._last_death = ("", 0, 0)
         self._n_alike = 0
         self._runner = 0
@@ -79,6 +80,9 @@ class Keeper:
                 self._close_open_lease()
                 return 0
             resume = self._blame(status, peak_kib)
+            if self._is_hopeless:
+                self._close_open_lease()
+                return 0
             if self._is_stuck(resume):
                 sys.stderr.write(f"golem_magic worker: its runner {_cause(status)} again and again\n")
                 self._close_open_lease()
@@ -94,6 +98,8 @@ class Keeper:
 
     def _start_runner(self, resume: LeaseLog | None) -> None:
         self._page.clear()
+        if resume is not None:
+            self._page.lease = str(resume.lease)  # ours, whatever happens before the runner goes on with it
         self._n_runners += 1
         keeper = os.getpid()
         self._runner = os.fork()
@@ -167,7 +173,7 @@ class Keeper:
         if limit_s is None:
             return now + FAR_S
         task, began_ns = self._page.task, self._page.began_ns
-        if task == NONE:
+        if task in (NONE, SETUP):
             return now + min(limit_s / 4, 0.05)
         left_s = limit_s - (time.monotonic_ns() - began_ns) / 1e9
         if left_s <= 0:
@@ -228,6 +234,8 @@ class Keeper:
             if self._timed_out == (task, self._page.began_ns):
                 self._condemned[task] = self._late(task)
             self._timed_out = None
+        elif task == SETUP:
+            self._blame_setup(status, peak_kib)
         elif task != NONE and log is not None and log.done_to <= task < log.end:
             self._attempts[task] = self._attempts.get(task, 0) + 1
             if self._attempts[task] >= self._post.manifest.max_attempts:
@@ -245,10 +253,23 @@ class Keeper:
             worker=self._post.worker,
         )
 
+    def _blame_setup(self, status: int, peak_kib: int) -> None:
+        """Give the whole job up if the set-up function has ended its process too often."""
+        self._attempts[SETUP] = self._attempts.get(SETUP, 0) + 1
+        if self._attempts[SETUP] >= self._post.manifest.max_attempts:
+            failure = self._died(SETUP, status, peak_kib)
+            patiently(
+                lambda: outcome_files.write_fatal(self._post.paths, self._post.worker, failure),
+                self._clock,
+                lambda: self._page.leave,
+            )
+            self._is_hopeless = True
+
     def _died(self, task: int, status: int, peak_kib: int) -> Failure:
         attempts = self._attempts[task]
+        what = "the set-up function" if task == SETUP else "this task"
         message = (
-            f"the worker {_cause(status)} while it ran this task, {attempts} times out of {attempts}; "
+            f"the worker {_cause(status)} while it ran {what}, {attempts} times out of {attempts}; "
             f"peak memory {peak_kib / 1024:.0f} MiB"
         )
         return Failure(

@@ -7,7 +7,7 @@ writer.
 
 import mmap
 
-NONE = -1
+NONE, SETUP = -1, -2  # instead of a task: nothing that is known, the set-up function
 _LEAVE, _TASK, _LENGTH, _OVER, _BEGAN = 0, 1, 2, 3, 4
 _TEXT = 64
 
@@ -42,7 +42,7 @@ class Page:
 
     @property
     def task(self) -> int:
-        """Index of the task that is running, NONE if it is not known singly."""
+        """Index of the task that is running, NONE if it is not known singly, SETUP before the first."""
         return self._words[_TASK]
 
     @task.setter

@@ -10,8 +10,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from itertools import islice
 from time import monotonic_ns
 from typing import Any
@@ -20,14 +19,14 @@ from golem_magic import payload
 from golem_magic.clock import Clock
 from golem_magic.model import Failure, WorkerId, qualified_name
 from golem_magic.pacing import Pace
-from golem_magic.share import files
+from golem_magic.share import outcome_files
 from golem_magic.share.book import LeaseLog
 from golem_magic.share.inputs_log import InputReader
 from golem_magic.share.jobs import Manifest, ask_to_cancel
 from golem_magic.share.layout import JobPaths, SharePaths
 from golem_magic.worker.calls import Call, Calls, Unreadable, raise_unreadable
 from golem_magic.worker.claims import Claims
-from golem_magic.worker.page import NONE, Page
+from golem_magic.worker.page import NONE, SETUP, Page
 from golem_magic.worker.patience import number_of, patiently
 from golem_magic.worker.tenure import ENTRY_ROOM, RevokedError, Tenure
 
@@ -94,15 +93,20 @@ class Runner:
 
     def _is_set_up(self) -> bool:
         """Call the set-up function if that has not been done; if it raises, the job cannot be done."""
+        self._page.task = SETUP
         try:
             self._calls.set_up()
         except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the reason
-            frame = payload.dump(self._failure("setup", error))
-            with suppress(FileExistsError):
-                files.create(self._paths.failure(self._worker), frame.parts)
-            files.link(f"../workers/{self._worker}.failed", self._paths.failed)
+            failure = self._failure("raised", error)
+            patiently(
+                lambda: outcome_files.write_fatal(self._paths, self._worker, failure),
+                self._clock,
+                self._is_leaving,
+            )
             self._page.leave = True
             return False
+        finally:
+            self._page.task = NONE
         return True
 
     def _is_leaving(self) -> bool:
@@ -137,6 +141,8 @@ class Runner:
         """Run one lease to its end, publish, and learn from it."""
         self._page.lease = str(log.lease)  # before its inputs are loaded, which may take long
         tenure = self._tenure(log)
+        span = range(tenure.base, tenure.base + len(tenure.todo))
+        condemned = {index: condemned[index] for index in span if index in condemned} if condemned else {}
         self._current = tenure
         started = self._clock.now()
         try:
@@ -145,7 +151,7 @@ class Runner:
             self._page.task = NONE  # trouble while publishing is not the last task's
             with tenure.lock:
                 self._current = None
-                tenure.publish(len(tenure.out), self._unpicklable)
+                self._publish(tenure, len(tenure.out), self._unpicklable)
             self._learn(tenure, ended - started, claimed_s + self._clock.now() - ended)
         except RevokedError:
             self._current = None
@@ -159,47 +165,77 @@ class Runner:
         call = raise_unreadable if type(todo[0]) is Unreadable else self._calls.call
         tasks: Iterator[Any] | None = None
         while True:
-            try:
-                if condemned:
-                    self._run_condemned(tenure, call, condemned)
-                    tasks = None
-                tasks = tasks or islice(todo, len(out), None)
-                run(tenure, call, tasks)
-            except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the outcome
-                self._settle(tenure, call, error)
-                continue
+            failure = condemned.pop(tenure.base + len(out), None)
+            if failure is not None:
+                self._fail(tenure, failure)
+            else:
+                try:
+                    if condemned:  # one by one up to the last of them
+                        tasks = iter(todo[len(out) : len(out) + 1])
+                    tasks = tasks or islice(todo, len(out), None)
+                    run(tenure, call, tasks)
+                except BaseException as error:  # noqa: BLE001 - whatever the user's function raises is the outcome
+                    self._settle(tenure, call, error)
+                    continue
+            self._page.task = NONE  # what is done is not late, however long the share takes
             with tenure.lock:
                 if len(out) >= len(todo) or tenure.revoked:
                     return
                 if len(out) - tenure.published >= self._entry_room(tenure):
-                    self._page.task = NONE
-                    tenure.publish(len(out), self._unpicklable)
+                    self._publish(tenure, len(out), self._unpicklable)
             tasks = None  # a cut was taken back, or it was time to publish
 
     def _settle(self, tenure: Tenure, call: Call, error: BaseException) -> None:
         """Give the task that raised its outcome: of another try, where those are wanted, or the failure."""
-        tries, pause_s = 1, RETRY_PAUSE_S[0]
+        attempt, pause_s = 1, RETRY_PAUSE_S[0]
         index = tenure.base + len(tenure.out)
-        while tries <= self._manifest.retries and self._is_worth_a_retry(error) and not self._page.leave:
+        while attempt <= self._manifest.retries and self._is_worth_a_retry(error):
             self._page.task = NONE  # a pause is nobody's time
             self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_PAUSE_S[1])
-            tries += 1
+            if self._page.leave:  # the tries that are left belong to whoever goes on with this lease
+                with tenure.lock:
+                    del tenure.todo[len(tenure.out) :]
+                return
+            value = self._fresh_input(index)
+            attempt += 1
             try:
-                value = self._inputs.afresh(index)  # the failed try may have changed it
-                self._page.marks[_BEGAN_WORD] = monotonic_ns()
-                self._page.task = index
+                self._mark(index)
+                if type(value) is Unreadable:
+                    raise_unreadable(value)
                 tenure.out.append(call(value))
             except BaseException as another:  # noqa: BLE001 - as for the first try
                 error = another
             else:
                 return
-        tenure.errors[len(tenure.out)] = self._failure("raised", error, tries)
+        self._fail(tenure, self._failure("raised", error, attempt))
+
+    def _fail(self, tenure: Tenure, failure: Failure) -> None:
+        """Make this the outcome of the task that comes next; tell it at once where it stops the job."""
+        tenure.errors[len(tenure.out)] = failure
         tenure.out.append(None)
+        self._page.task = NONE
         if self._manifest.on_error == "stop":
             with tenure.lock:
-                tenure.publish(len(tenure.out), self._unpicklable)
-            ask_to_cancel(self._paths)
+                self._publish(tenure, len(tenure.out), self._unpicklable)
+
+    def _publish(
+        self, tenure: Tenure, upto: int, unpicklable: Callable[[BaseException], Failure] | None
+    ) -> None:
+        """Put outcomes on the share; a failure among them may be the end of the job."""
+        tenure.publish(upto, unpicklable)
+        if tenure.n_failed and self._manifest.on_error == "stop":
+            patiently(lambda: ask_to_cancel(self._paths), self._clock, self._is_leaving)
+
+    def _fresh_input(self, index: int) -> Any:
+        """An input as it was sent: the try that failed may have changed its copy."""
+        self._inputs.forget()
+        return self._load_inputs(index, index + 1)[0]
+
+    def _mark(self, index: int) -> None:
+        """Note which task begins now."""
+        self._page.marks[_BEGAN_WORD] = monotonic_ns()
+        self._page.task = index
 
     def _is_worth_a_retry(self, error: BaseException) -> bool:
         if not self._manifest.retry_on:
@@ -222,21 +258,6 @@ class Runner:
             out.append(call(value))
             if len(out) - tenure.published >= room:
                 return
-
-    def _run_condemned(self, tenure: Tenure, call: Call, condemned: dict[int, Failure]) -> None:
-        """Run up to the last task that must not be tried again, giving it its failure instead."""
-        out = tenure.out
-        while condemned and len(out) < len(tenure.todo):
-            index = tenure.base + len(out)
-            failure = condemned.pop(index, None)
-            if failure is not None:
-                tenure.errors[len(out)] = failure
-                out.append(None)
-            else:
-                self._page.marks[_BEGAN_WORD] = monotonic_ns()
-                self._page.task = index
-                out.append(call(tenure.todo[len(out)]))
-        condemned.clear()
 
     def _entry_room(self, tenure: Tenure) -> float:
         """How many outcomes make one publication."""
@@ -277,7 +298,7 @@ class Runner:
         expected_s = (self._pace.task_s or 0.0) * len(tenure.todo)
         late = now - tenure.started_s >= max(2 * expected_s, 2 * WATCH_S[0])
         if now - tenure.published_s >= max(PUBLISH_S, 20 * self._pace.share_s) or (late and not moved):
-            tenure.publish(count, None)
+            self._publish(tenure, count, None)
         if late or self._page.leave:
             keep = count + 1 + (0 if self._page.leave else 2 * moved)  # what may start meanwhile stays ours
             free = tenure.cut(keep)

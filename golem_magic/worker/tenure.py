@@ -37,6 +37,7 @@ class Tenure:
         published: How many outcomes are on the share.
         mean_bytes: Size of one published outcome, 0 before the first.
         frame_bytes: Size of everything published.
+        n_failed: Failures among what is published.
     """
 
     def __init__(  # noqa: PLR0913 - one lease with all that is known of it, made in one place
@@ -64,6 +65,7 @@ class Tenure:
         self.errors: dict[int, Failure] = {}
         self.published = 0
         self.frame_bytes = 0
+        self.n_failed = 0
         self.revoked = False
         self.lock = threading.Lock()
         self.started_s = self.published_s = clock.now()
@@ -106,6 +108,7 @@ class Tenure:
         self.published = upto
         self.published_s = self._clock.now()
         self.frame_bytes += frame.size
+        self.n_failed += len(errors)
         self.out[first:upto] = [None] * (upto - first)  # big values need not wait for the lease's end
 
     def cut(self, keep: int) -> tuple[int, int] | None:
