@@ -9,18 +9,21 @@ that the reader waits for is always shown.
 """
 
 import threading
+from itertools import takewhile
 from typing import Any
 
 from golem_magic import payload
 from golem_magic.clock import Clock
 from golem_magic.dispatcher import Dispatcher
-from golem_magic.errors import GolemMagicError
+from golem_magic.errors import GolemMagicError, PayloadError
 from golem_magic.inputs import Drawer
 from golem_magic.model import MapOptions
 from golem_magic.planner import Flow, n_to_show
+from golem_magic.share import files
 from golem_magic.share.inputs_log import InputWriter
 
 PAUSE_S = (0.001, 0.05)  # between two looks of a feeder that may not go on, growing
+LEARN_S = 0.5  # between two looks for what readers in other kernels have freed; chosen by feel
 HINT = "waiting for somebody to read results: those that are unread have used up disk_budget"
 
 
@@ -47,7 +50,7 @@ class Feeder:
         self._packer = packer
         self._first: tuple[list[Any], payload.Frame] | None = first
         self._clock = clock
-        self._born_s = clock.now()
+        self._born_s = self._learn_at_s = clock.now()
 
     def feed(self, options: MapOptions) -> None:
         """Stage the inputs as the options say; returns as soon as the caller is not needed any more.
@@ -56,10 +59,14 @@ class Feeder:
             PayloadError: An input cannot be pickled (without ``stream``).
             ShareError: They cannot be written.
         """
+        if options.keep == "unread":
+            self._dispatcher.reading.on_freed = self._writer.forget
         if not _is_limited(options):
             self._feed_all()
             return
-        if not options.stream:
+        if options.stream:
+            self._drawer.is_alone = True
+        else:
             while self._draw():
                 pass
         self._dispatcher.start()
@@ -85,11 +92,33 @@ class Feeder:
             (block, frame), self._first = self._first, None
         else:
             block = self._drawer.next_block()
-            frame = self._packer.inputs(block, self._writer.staged + self._writer.hidden)
+            block, frame = self._pack(block, self._writer.staged + self._writer.hidden)
         if not block:
             return False
         self._writer.put(frame, len(block))
         self._drawer.learn(frame.size, len(block))
+        return True
+
+    def _pack(self, block: list[Any], first: int) -> tuple[list[Any], payload.Frame]:
+        """Pickle a block; in a stream, what cannot be pickled ends the inputs, and what came before it stays.
+
+        Raises:
+            PayloadError: An input cannot be pickled (without ``stream``).
+        """
+        try:
+            return block, self._packer.inputs(block, first)
+        except PayloadError as error:
+            if not self._drawer.is_alone:
+                raise
+            self._drawer.end(error)
+        good = list(takewhile(self._can_be_sent, block))
+        return good, self._packer.inputs(good, first)
+
+    def _can_be_sent(self, value: Any) -> bool:
+        try:
+            self._packer.inputs([value], 0)
+        except PayloadError:
+            return False
         return True
 
     def _close(self) -> None:
@@ -101,17 +130,17 @@ class Feeder:
         try:
             self._let_through(options)
         except Exception as error:  # noqa: BLE001 - raised again where the reader gets to its place
-            self._drawer.error = self._drawer.error or error
+            self._drawer.end(error)
+        self._dispatcher.hint = ""
         try:
             self._close()
         except GolemMagicError as error:
-            self._drawer.error = self._drawer.error or error
+            self._drawer.end(error)
 
     def _let_through(self, options: MapOptions) -> None:
         pause_s = PAUSE_S[0]
         is_drawn = not options.stream
         while not self._dispatcher.snapshot().state.is_final:
-            self._writer.forget(self._dispatcher.reading.freed_to if options.keep == "unread" else 0)
             count = n_to_show(self._flow(options))
             if count and not self._writer.hidden and not is_drawn:
                 self._drawer.limit(count)
@@ -126,8 +155,21 @@ class Feeder:
                 continue
             is_full = not count and self._writer.staged == self._dispatcher.book.n_outcomes
             self._dispatcher.hint = HINT if is_full and options.disk_budget is not None else ""
+            if is_full and options.keep == "unread":
+                self._learn_from_share()
             self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S[1])
+
+    def _learn_from_share(self) -> None:
+        """See what readers in other kernels have freed, now and then."""
+        if self._clock.now() < self._learn_at_s:
+            return
+        self._learn_at_s = self._clock.now() + LEARN_S
+        book, names = self._dispatcher.book, set(files.names(self._dispatcher.paths.data))
+        kept = [entry.size for entry in list(book.order) if entry.file in names]
+        self._dispatcher.reading.note_kept(sum(kept), book.n_bytes)
+        if not kept:
+            self._dispatcher.reading.want(self._writer.staged)
 
     def _flow(self, options: MapOptions) -> Flow:
         dispatcher = self._dispatcher
@@ -135,7 +177,7 @@ class Feeder:
         return Flow(
             n_shown=self._writer.staged,
             n_outcomes=n_outcomes,
-            read_to=dispatcher.reading.to,
+            wanted=dispatcher.reading.wanted,
             outcome_bytes=dispatcher.book.n_bytes / n_outcomes if n_outcomes else 0.0,
             unread_bytes=dispatcher.book.n_bytes - dispatcher.reading.n_bytes,
             workers=dispatcher.manifest.workers,
@@ -146,4 +188,4 @@ class Feeder:
 
 
 def _is_limited(options: MapOptions) -> bool:
-    return options.stream or options.keep == "unread" or options.disk_budget is not None
+    return options.stream or options.disk_budget is not None

@@ -17,6 +17,8 @@ class Drawer:
 
     Attributes:
         error: What the source raised, if it did; the inputs end there.
+        is_alone: It is drawn in a thread of its own. Then a ``SystemExit`` or ``KeyboardInterrupt`` is the
+            source's too; in the caller's thread it is a wish of the user, and passes.
     """
 
     def __init__(self, inputs: Iterable[Any]) -> None:
@@ -30,6 +32,7 @@ class Drawer:
         self._most = 1
         self._limit = MOST_INPUTS
         self.error: Exception | None = None
+        self.is_alone = False
         self._is_over = False
 
     def next_block(self) -> list[Any]:
@@ -42,13 +45,23 @@ class Drawer:
             before = len(block)
             try:
                 block.extend(islice(self._source, wanted))  # keeps what came before an exception
-            except Exception as error:  # noqa: BLE001 - raised again where the reader gets to its place
-                self.error = error
-                self._is_over = True
+            except BaseException as error:
+                if not isinstance(error, Exception) and not self.is_alone:
+                    raise
+                self.end(error)
             if len(block) - before < wanted:
                 self._is_over = True
             step *= 8
         return block
+
+    def end(self, error: BaseException) -> None:
+        """End the inputs here, because of ``error``, unless they have ended already."""
+        self._is_over = True
+        if self.error is None and isinstance(error, Exception):
+            self.error = error
+        elif self.error is None:  # raised as it is, it would end the reader's cell or loop
+            self.error = PayloadError(f"the inputs were ended by {type(error).__name__}: {error}")
+            self.error.__cause__ = error
 
     def limit(self, count: int) -> None:
         """Draw at most ``count`` inputs the next time."""

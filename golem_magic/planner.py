@@ -75,7 +75,7 @@ class Flow:
 
     Attributes:
         n_shown: Inputs that workers can see.
-        read_to: The task behind the last one whose outcome was handed to a reader.
+        wanted: Tasks that readers need: up to the one behind those handed to them, or the one asked for.
         outcome_bytes: Mean size of a published outcome, 0 before the first.
         unread_bytes: Outcomes on the share that no reader has been handed.
         tasks_per_s: Outcomes per second, over the job so far.
@@ -84,7 +84,7 @@ class Flow:
 
     n_shown: int
     n_outcomes: int
-    read_to: int
+    wanted: int
     outcome_bytes: float
     unread_bytes: int
     workers: int
@@ -145,7 +145,7 @@ def plan(seen: Seen) -> list[Action]:
 
 
 def n_to_show(flow: Flow) -> int:
-    """How many more inputs workers may see now; at least one if the reader has all that they can do.
+    """How many more inputs workers may see now; always those that a reader waits for.
 
     A stream runs at most ``AHEAD_S`` seconds of work ahead of what is done. A
     budget counts what is unread and what the inputs already shown will add.
@@ -161,9 +161,7 @@ def n_to_show(flow: Flow) -> int:
             allowed = min(allowed, int(room) - n_open)
         else:
             allowed = min(allowed, flow.workers - n_open)  # the first ones teach the size
-    if flow.n_shown <= flow.read_to:
-        return max(1, allowed)
-    return max(0, allowed)
+    return max(0, allowed, flow.wanted - flow.n_shown)
 
 
 def n_alive(placements: Mapping[NativeId, PlacementStatus]) -> int:

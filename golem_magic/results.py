@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, overload
@@ -166,9 +167,20 @@ class Results:
 
     def _own_pass(self) -> ResultIterator:
         if self._own is None:
-            first = outcome_files.first_kept(self._dispatcher.paths) if self._frees else 0
-            self._own = ResultIterator(self, first)
+            self._own = ResultIterator(self, self._first_kept() if self._frees else 0)
         return self._own
+
+    def _first_kept(self) -> int:
+        """The first task whose outcome has not been freed; they are freed in order."""
+        book, position = self._dispatcher.book, 0
+        published: list[Done] = []
+        while (entry := book.entry_with(position)) is not None:
+            published.append(entry)
+            position = entry.end
+        number = bisect_left(
+            published, True, key=lambda each: outcome_files.is_kept(self._dispatcher.paths, each)
+        )
+        return published[number].start if number < len(published) else position
 
     def _read(self, entry: Done) -> list[Any]:
         """The outcomes of an entry, which count as read from now on."""
@@ -203,6 +215,7 @@ class Results:
         book = self._dispatcher.book
         entry = book.entry_with(position)
         if entry is None:
+            self._dispatcher.reading.want(position)
             self._dispatcher.wait(lambda: self._is_there(position))
             entry = book.entry_with(position)
         return entry
@@ -286,7 +299,11 @@ class ResultIterator:
             results._free(passed)
         entry = results._wait_for(self._end)
         if entry is not None:
-            self._values = results._read(entry)
+            try:
+                self._values = results._read(entry)
+            except ResultConsumed:  # by another kernel
+                self._end = entry.end
+                raise
             self._values.reverse()
             self._end, self._entry = entry.end, entry
             return

@@ -49,8 +49,9 @@ class InputWriter:
         hidden: Tasks that are in the log and not yet to be seen.
     """
 
-    def __init__(self, paths: JobPaths) -> None:
+    def __init__(self, paths: JobPaths, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._paths = paths
+        self._segment_bytes = segment_bytes
         self._segment = 0
         self._log = _open_new(paths.inputs_log(0))
         self._index = _open_new(paths.inputs_index)
@@ -75,7 +76,7 @@ class InputWriter:
         Raises:
             ShareError: It could not be written.
         """
-        if self._offset >= SEGMENT_BYTES:
+        if self._offset >= self._segment_bytes:
             self._next_segment()
         start = self.staged + self.hidden
         record = Record(start, self._offset, frame.size, count, 0, frame.checksum(), self._segment)
@@ -107,16 +108,19 @@ class InputWriter:
             self.hidden -= record.n_tasks
 
     def forget(self, task: int) -> None:
-        """Remove the logs all of whose tasks lie before ``task`` and will not be asked for again."""
+        """Remove the logs all of whose tasks lie before ``task`` and will not be asked for again.
+
+        May be called from another thread than the rest.
+        """
         for segment, end in list(self._segments.items()):
-            if end <= task:
-                del self._segments[segment]
+            if end <= task and self._segments.pop(segment, None) is not None:
                 with suppress(OSError):
                     os.unlink(self._paths.inputs_log(segment))
 
     def close(self) -> None:
         """Say that no input follows, and how many there are."""
         os.close(self._log)
+        self._segments[self._segment] = self.staged
         os.close(self._index)
         with files.explained("write", self._paths.closed):
             files.link(str(self.staged), self._paths.closed)

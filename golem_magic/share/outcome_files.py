@@ -94,10 +94,9 @@ def read_fatal(paths: JobPaths) -> Failure | None:
     return found
 
 
-def first_kept(paths: JobPaths) -> int:
-    """The first task whose outcomes have not been freed yet; 0 if there are none."""
-    starts = (name.partition("-")[0] for name in files.names(paths.data))
-    return min((int(start) for start in starts if start.isdigit()), default=0)
+def is_kept(paths: JobPaths, entry: Done) -> bool:
+    """Whether the outcomes of an entry have not been freed yet."""
+    return os.path.exists(f"{paths.data}/{entry.file}")
 
 
 def first_failure(paths: JobPaths, entry: Done) -> tuple[int, Failure] | None:
