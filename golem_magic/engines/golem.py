@@ -237,7 +237,7 @@ class GolemEngine:
             EngineError: It does not.
         """
         # 400 is what a scribe, the database before a master, says of a job that it does not know.
-        answer = self._golem.send("POST", f"/jobs/{NO_JOB}/stop", accept=(200, 400, 404))
+        answer = self._golem.send("POST", f"/jobs/{NO_JOB}/stop", accept=(400, 404))
         if answer.status == 404 and not answer.text.startswith("job "):
             message = "404, not in the words of a master"
             raise answer.unexpected(message)
