@@ -14,21 +14,21 @@ from typing import Any, Literal, NamedTuple
 from golem_magic import payload
 from golem_magic.clock import SystemClock, wall_time
 from golem_magic.dispatcher import Dispatcher, Site
-from golem_magic.engines.base import Engine, EngineOptions
+from golem_magic.engines.base import Engine, EngineOptions, TellsNodes
 from golem_magic.engines.registry import load_engine
-from golem_magic.errors import GolemMagicError, InfiniteRecursionError, SettingsError
+from golem_magic.errors import EngineError, InfiniteRecursionError, SettingsError
 from golem_magic.feeder import Feeder
 from golem_magic.inputs import Drawer
-from golem_magic.model import Digest, JobId, JobSnapshot, JobState, Keep, MapOptions, OnError
+from golem_magic.inventory import Inventory
+from golem_magic.model import Digest, JobId, JobSnapshot, Keep, MapOptions, Node, OnError
 from golem_magic.options import NOT_GIVEN, check_arguments, checked, function_name
 from golem_magic.options import on_error as check_on_error
 from golem_magic.results import Results
 from golem_magic.settings import Settings, hide_secrets, load_settings
 from golem_magic.share import jobs, runtime, store
-from golem_magic.share.book import Book
-from golem_magic.share.inputs_log import InputWriter, count_inputs
+from golem_magic.share.inputs_log import InputWriter
 from golem_magic.share.jobs import Manifest
-from golem_magic.share.layout import JobPaths, SharePaths
+from golem_magic.share.layout import SharePaths
 
 BEAT_S = {True: 1.0, False: 5.0}  # by "all workers are on this machine"
 LEASE_S = {True: 10.0, False: 90.0}
@@ -160,18 +160,14 @@ class Client:
         policy = check_on_error(on_error or manifest.on_error)
         return Results(dispatcher, on_error=policy)
 
+    @property
+    def inventory(self) -> Inventory:
+        """The jobs on the share: their logs, and cleaning up."""
+        return Inventory(self._share(self.settings), self._clock)
+
     def jobs(self) -> list[JobSnapshot]:
         """All jobs on the share, newest first, as their folders show them now."""
-        share = self._share(self.settings)
-        found = []
-        for job_id in jobs.list_jobs(share):
-            paths = share.job(job_id)
-            try:
-                found.append((jobs.read_manifest(paths), paths))
-            except GolemMagicError:  # another version, or being removed
-                continue
-        found.sort(key=lambda pair: pair[0].created_s, reverse=True)
-        return [_picture(manifest, paths) for manifest, paths in found]
+        return self.inventory.jobs()
 
     def cancel(self, job_id: str) -> JobId:
         """Cancel a job by its id or an unambiguous beginning of it; give the whole id.
@@ -179,10 +175,20 @@ class Client:
         Raises:
             ShareError: There is no such job, or its folder cannot be written.
         """
-        share = self._share(self.settings)
-        found = jobs.find_job(share, str(job_id))
-        jobs.ask_to_cancel(share.job(found))
-        return found
+        return self.inventory.cancel(job_id)
+
+    def nodes(self) -> list[Node]:
+        """The machines of the engine, with their slots, as it knows them now.
+
+        Raises:
+            EngineError: It was not reached, or does not know.
+        """
+        engine = self._engine(self.settings)
+        if not isinstance(engine, TellsNodes):
+            message = f"the engine {self.settings.engine} does not tell its nodes"
+            raise EngineError(message)
+        with self._lock:
+            return engine.nodes()
 
     def close(self) -> None:
         """Let go of the engines. Jobs go on; closing twice is harmless."""
@@ -348,33 +354,6 @@ def _stage_objects(share: SharePaths, objects: tuple[payload.Frame, ...], option
     digests = [store.put(share, each) for each in objects]
     common = digests.pop(0) if options.has_common else None
     return Digests(digests[0], common, digests[1] if options.setup else None)
-
-
-def _picture(manifest: Manifest, paths: JobPaths) -> JobSnapshot:
-    """What a job's folder says, without following the job."""
-    book = Book(paths)
-    book.look()
-    n_tasks = count_inputs(paths)
-    state = JobState.RUNNING if book.top else JobState.QUEUED
-    if n_tasks is not None and book.n_outcomes >= n_tasks:
-        state = JobState.DONE
-    elif jobs.is_cancelled(paths):
-        state = JobState.CANCELLED
-    elif n_tasks is None:
-        state = JobState.STAGING
-    return JobSnapshot(
-        job_id=manifest.job_id,
-        function=manifest.function_name,
-        label=manifest.label,
-        state=state,
-        n_tasks=n_tasks,
-        n_staged=n_tasks if n_tasks is not None else book.n_in_rounds,
-        n_done=book.n_outcomes - book.n_failed,
-        n_failed=book.n_failed,
-        n_running=len(book.open_leases()),
-        n_workers=len({log.worker for log in book.open_leases()}),
-        elapsed_s=max(0.0, wall_time() - manifest.created_s),
-    )
 
 
 def _refuse_recursion() -> None:

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "results": "dispatcher errors model outcomes share",
     "feeder": "clock dispatcher errors inputs model payload planner share",
     "options": "errors model",
-    "client": "clock dispatcher engines errors feeder inputs model options outcomes payload results settings share",
+    "inventory": "clock errors model share",
+    "client": "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results settings share",
     "progress": "model",
     "magics": "cells client errors model outcomes progress results settings",
 }

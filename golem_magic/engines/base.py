@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from golem_magic.model import NativeId, PlacementStatus, WorkerSpec
+from golem_magic.model import NativeId, Node, PlacementStatus, WorkerSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +90,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of connections. Workers run on; closing twice is harmless."""
+
+
+@runtime_checkable
+class TellsNodes(Protocol):
+    """What an engine adds if it knows its machines."""
+
+    def nodes(self) -> list[Node]:
+        """The machines, as they are known now.
+
+        Raises:
+            EngineError: The engine was not reached.
+        """

@@ -17,7 +17,7 @@ from golem_magic.engines.base import EngineOptions
 from golem_magic.engines.golem_http import Answer, GolemConnection, NoAnswerError, header_bytes
 from golem_magic.engines.tls import Security
 from golem_magic.errors import EngineError, SettingsError
-from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
+from golem_magic.model import NativeId, Node, PlacementState, PlacementStatus, WorkerSpec
 
 # Golem uses ids as file names without looking at them, and in URLs.
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -197,6 +197,14 @@ class GolemEngine:
         if nodes is None or not self._is_welcome:
             self._knock()
         return None if nodes is None else sum(max(0, _count(node, "MaxJobs")) for node in nodes)
+
+    def nodes(self) -> list[Node]:
+        """The nodes as the master sees them; one that was lost may be among them."""
+        nodes = self._nodes()
+        if nodes is None:
+            message = f"{self._golem.url} did not send its list of nodes in time: it may be wedged, try again"
+            raise EngineError(message, transient=True)
+        return [Node(_host(node), _count(node, "MaxJobs"), _count(node, "RunningJobs")) for node in nodes]
 
     def output(self, native_id: NativeId, kind: Literal["out", "err", "log"]) -> str | None:
         """What the tasks of a job printed, or the master's log of them; None where there is none.
@@ -386,3 +394,7 @@ def _parsed_job(answer: Answer) -> _Job:
 def _count(node: Mapping[str, Any], key: str) -> int:
     value = node.get(key)
     return value if isinstance(value, int) else 0
+
+
+def _host(node: Mapping[str, Any]) -> str:
+    return str(node.get("Hostname", "?")).rpartition("://")[2]

@@ -26,7 +26,7 @@ from golem_magic.cpus import usable_cpus
 from golem_magic.engines.base import EngineOptions
 from golem_magic.engines.golem import GolemEngine
 from golem_magic.errors import EngineError
-from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
+from golem_magic.model import NativeId, Node, PlacementState, PlacementStatus, WorkerSpec
 
 START_TIMEOUT_S = 20.0  # a loaded machine with a cold disk; it takes about 0.2 s otherwise
 ANSWER_TIMEOUT_S = 10.0
@@ -135,6 +135,18 @@ class LocalEngine:
                     raise
                 self.close()
         return self._workers if self._workers is not None else usable_cpus()
+
+    def nodes(self) -> list[Node]:
+        """This machine; its master is not started for that."""
+        golem = self._find()
+        if golem is not None:
+            try:
+                return golem.nodes()
+            except EngineError:
+                if self._is_served():
+                    raise
+                self.close()
+        return [Node(socket.gethostname(), self.n_slots() or 0, 0)]
 
     def close(self) -> None:
         """Close the connection. The master stays while this process lives, or any job runs."""

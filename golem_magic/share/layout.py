@@ -4,6 +4,7 @@
 
     <share>/objects/<digest>                      function, common data
     <share>/runtimes/<digest>.zip                 the worker's runtime
+    <share>/trash/                                what is being deleted
     <share>/jobs/<job id>/
         manifest.json                             what the job is
         inputs.<k>.log  inputs.idx                blocks of pickled inputs; which tasks lie where
@@ -128,6 +129,11 @@ class SharePaths:
     def runtimes(self) -> str:
         """Content-addressed worker runtimes."""
         return f"{self.root}/runtimes"
+
+    @property
+    def trash(self) -> str:
+        """What is being deleted."""
+        return f"{self.root}/trash"
 
     def job(self, job_id: JobId) -> JobPaths:
         """The paths of one job."""
