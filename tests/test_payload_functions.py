@@ -303,6 +303,21 @@ def test_an_input_of_a_class_of_the_notebook_is_of_the_functions_class(notebook:
 
 
 @pytest.mark.unit
+def test_a_class_of_the_notebook_is_not_changed_by_objects_that_come_back(notebook: Notebook) -> None:
+    notebook.run("k = 1\nclass P:\n    def get(self): return k\n    def again(self): return P")
+    kind = notebook.names["P"]
+    data = bytes_of(payload.dump([kind()]))
+    before = dict(vars(kind))
+
+    ((found,),) = payload.load(memoryview(data))
+    notebook.run("k = 2")
+
+    assert type(found) is kind
+    assert dict(vars(kind)) == before
+    assert found.get() == 2
+
+
+@pytest.mark.unit
 def test_globals_are_as_they_were_at_submission(notebook: Notebook) -> None:
     notebook.run("n = 1\nthings = [1]\ndef helper(): return n")
     notebook.run("def f(x): return x, n, helper(), list(things)")

@@ -75,7 +75,7 @@ def explain(payload: object, error: Exception, root: str = "it") -> str:
     if not chain:
         return f"{why}: something in it cannot be pickled, {_OTHERWISE}"
     if len(chain) > _DEEP:
-        return f"{_path(chain[:6]).says('nested too deeply', root)} ({why}): send it in a flatter form"
+        return f"{_path(chain[:12]).says('nested too deeply', root)} ({why}): send it in a flatter form"
     kind = type(chain[-1]).__name__
     article = "an" if kind[0].lower() in "aeiou" else "a"
     return f"{_path(chain).says(f'{article} {kind}', root)} ({why}): {_OTHERWISE}"

@@ -172,7 +172,7 @@ def _places(module: ModuleType) -> tuple[str | None, list[str] | None]:
     file = spec.origin if spec is not None and spec.has_location else getattr(module, "__file__", None)
     try:
         search = [str(each) for each in module.__path__]
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, KeyError):  # a namespace's looks for its parent among the modules
         search = None
     return file if isinstance(file, str) else None, search
 

@@ -26,6 +26,7 @@ from golem_magic.payload.modules import Library, imports, is_installed
 OUT_OF_BAND = 64 << 10
 _by_value = threading.RLock()  # cloudpickle's registry of modules is the whole process's
 _Cache = type(functools.cache(len))
+_complete: "weakref.WeakSet[type]" = weakref.WeakSet()  # classes that travel by value and exist here
 
 
 class RefusedError(TypeError):
@@ -123,11 +124,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not 
         if type(obj) is _Cache and not _has_name(obj):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         reduced = super().reducer_override(obj)
-        if type(obj) is not FunctionType or reduced is NotImplemented:
+        if reduced is NotImplemented:
             return reduced
+        return self._function(obj, reduced) if type(obj) is FunctionType else _class(obj, reduced)
+
+    def _function(self, function: FunctionType, reduced: Any) -> Any:
         if self._ledger is not None:
-            self._ledger.travels(obj)
-        return self._with_shared_cells(obj, reduced) if obj.__closure__ else reduced
+            self._ledger.travels(function)
+        return self._with_shared_cells(function, reduced) if function.__closure__ else reduced
 
     def _note(self, ledger: Ledger, obj: Any) -> None:
         name = obj.__name__ if type(obj) is ModuleType else getattr(obj, "__module__", None)
@@ -167,6 +171,28 @@ def _has_name(obj: Any) -> bool:
     for part in getattr(obj, "__qualname__", obj.__name__).split("."):
         found = getattr(found, part, None)
     return found is obj
+
+
+def _class(kind: type, reduced: Any) -> Any:
+    """Let a class that is there already stay as it is: cloudpickle fills it again with every object of it.
+
+    Results of a class of the notebook would replace its methods by copies,
+    which see the notebook's variables as they were at submission.
+    """
+    if len(reduced) < 6:  # one of those that every Python has
+        return reduced
+    make, arguments, state, _, _, set_state = reduced
+    state[0].pop("__slotnames__", None)  # pickle's own note, made when the first object is pickled
+    _complete.add(kind)
+    return make, arguments, (set_state, state), None, None, _fill_class
+
+
+def _fill_class(kind: type, state: tuple[Callable[..., Any], Any]) -> type:
+    set_state, others = state
+    if kind not in _complete:
+        set_state(kind, others)
+        _complete.add(kind)
+    return kind
 
 
 class _Hole:
