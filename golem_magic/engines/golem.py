@@ -6,23 +6,18 @@ rest changes nothing the second time. Counters are believed, the status is not: 
 list of nodes is only a hint, since a wedged master never sends it.
 """
 
-import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from golem_magic.clock import Clock, SystemClock
 from golem_magic.engines.base import EngineOptions
-from golem_magic.engines.golem_http import Answer, GolemConnection, NoAnswerError, header_bytes
+from golem_magic.engines.golem_http import Answer, GolemConnection, NoAnswerError
+from golem_magic.engines.golem_submission import SAFE_ID, check, form, headers
 from golem_magic.engines.tls import Security
 from golem_magic.errors import EngineError, SettingsError
 from golem_magic.model import NativeId, Node, PlacementState, PlacementStatus, WorkerSpec
 
-# Golem uses ids as file names without looking at them, and in URLs.
-SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Linux's MAX_ARG_STRLEN (131,072) less the closing NUL; a longer one fails without a word.
-MAX_ARG_BYTES = 131_071
 # Measured on the last published Golem: of 300 stops at the very start of a job 14 were ignored
 # and one was refused, so five in a row are as good as never.
 STOP_TRIES = 5
@@ -30,6 +25,8 @@ STOP_PAUSE_S = 0.05
 NODES_TIMEOUT_S = 3.0
 # Chosen by feel: longer than a worker takes to notice that its job was cancelled.
 SETTLE_S = 60.0
+# Chosen by feel: longer than any delay of a master that is well between a free slot and its next task.
+LOST_S = 10.0
 # To stop a job that never was is the one request that needs the password and changes nothing.
 NO_JOB = NativeId("is-the-password-right")
 
@@ -53,13 +50,14 @@ class _Job:
         """Whether no further task will be handed out although some never ended."""
         return self.state == "COMPLETE" and self.n_ended < self.total
 
-    def as_placement(self, state: PlacementState) -> PlacementStatus:
+    def as_placement(self, state: PlacementState, n_lost: int = 0) -> PlacementStatus:
+        lost = f", {n_lost} on no node: its workers were lost, or need to be restarted with their master"
         return PlacementStatus(
             state=state,
             n_workers=self.total,
-            n_ended=self.n_ended,
-            n_errored=self.errored,
-            reason=f"{self.state}/{self.status}",
+            n_ended=self.n_ended + n_lost,
+            n_errored=self.errored + n_lost,
+            reason=f"{self.state}/{self.status}{lost if n_lost else ''}",
         )
 
 
@@ -76,12 +74,15 @@ class GolemEngine:
     stopped before that         RUNNING while a node is busy and the counters moved within
                                 ``SETTLE_S``, else ENDED
     ``NEW`` or ``SCHEDULED``    PENDING
-    otherwise                   RUNNING, which does not prove that any task runs
+    otherwise                   RUNNING, which does not prove that any task runs; those that no
+                                node can be running for ``LOST_S`` count as ended badly
     ==========================  ==========================================================
 
     The third row is a guess, since Golem does not tell how many tasks of a job are running.
     The nodes' occupation is an upper bound, but counts other jobs, and a node that lost its
-    worker may look busy for ever: hence the time limit.
+    worker may look busy for ever: hence the time limit. By the same bound tasks are known to be
+    lost that went to a worker which is gone: while a node has a free slot no task waits, so more
+    unfinished tasks than there are busy slots cannot all be running.
 
     Args:
         server_url: Base URL of the master; without a scheme it means https.
@@ -148,14 +149,13 @@ class GolemEngine:
         After a transient fault the request may have arrived all the same. Asking again with the
         same id settles it: the master refuses the second one, and the job it has is ours.
         """
-        _check(spec)
-        lines = json.dumps([{"Count": spec.count, "Args": list(spec.argv)}])
+        check(spec)
         answer = self._golem.send(
             "POST",
             "/jobs/",
             accept=(200, 409),
-            headers=_headers(spec),
-            files={"command": (None, "run"), "jsonfile": ("data.json", lines, "application/json")},
+            headers=headers(spec),
+            files=form(spec),
         )
         if answer.status == 409:
             self._require_same(spec)
@@ -167,11 +167,9 @@ class GolemEngine:
     def poll(self, ids: Collection[NativeId]) -> Mapping[NativeId, PlacementStatus]:
         """Report on all ``ids``, with one request each; see :meth:`Engine.poll`."""
         jobs = {native_id: self._job(native_id) for native_id in ids}
-        is_in_doubt = any(job and job.is_stopped_short for job in jobs.values())
-        is_busy = is_in_doubt and self._is_any_node_busy()
-        return {
-            native_id: self._placement(native_id, job, is_busy=is_busy) for native_id, job in jobs.items()
-        }
+        is_in_doubt = any(job and self._is_in_doubt(native_id, job) for native_id, job in jobs.items())
+        nodes = self._nodes() if is_in_doubt else None
+        return {native_id: self._placement(native_id, job, nodes) for native_id, job in jobs.items()}
 
     def cancel(self, ids: Collection[NativeId]) -> None:
         """Hand out no more tasks of ``ids``. Those running go on: Golem's own kill ends nobody."""
@@ -275,25 +273,39 @@ class GolemEngine:
             raise answer.unexpected(message)
         return None
 
-    def _placement(self, native_id: NativeId, job: _Job | None, *, is_busy: bool) -> PlacementStatus:
+    def _placement(
+        self, native_id: NativeId, job: _Job | None, nodes: list[dict[str, Any]] | None
+    ) -> PlacementStatus:
+        """Make sense of a job; ``nodes`` are those of now, None if they are not known or not needed."""
         if job is None:
             return PlacementStatus(state=PlacementState.UNKNOWN, reason="not known to the master")
         if job.n_ended >= job.total:
             return job.as_placement(PlacementState.ENDED)
         if job.is_stopped_short:
-            is_over = not is_busy or self._stands_still(native_id, job)
+            is_busy = nodes is None or _n_busy(nodes) > 0
+            is_over = not is_busy or self._still_s(native_id, job) >= SETTLE_S
             return job.as_placement(PlacementState.ENDED if is_over else PlacementState.RUNNING)
         if job.state in ("NEW", "SCHEDULED"):
             return job.as_placement(PlacementState.PENDING)
-        return job.as_placement(PlacementState.RUNNING)
+        n_lost = _n_lost(job, nodes) if nodes and self._still_s(native_id, job) >= LOST_S else 0
+        is_over = job.n_ended + n_lost >= job.total
+        return job.as_placement(PlacementState.ENDED if is_over else PlacementState.RUNNING, n_lost)
 
-    def _stands_still(self, native_id: NativeId, job: _Job) -> bool:
-        """Whether the counters of a stopped job have not moved for long, by our own clock."""
+    def _is_in_doubt(self, native_id: NativeId, job: _Job) -> bool:
+        """Whether the nodes have to say how many of its tasks can be running."""
+        if job.is_stopped_short:
+            return True
+        return (
+            not self._share_is_local and job.n_ended < job.total and self._still_s(native_id, job) >= LOST_S
+        )
+
+    def _still_s(self, native_id: NativeId, job: _Job) -> float:
+        """For how long the counters of a job have not moved while we looked, by our own clock."""
         n_ended, since_s = self._last_moves.get(native_id, (-1, 0.0))
         if n_ended != job.n_ended:
             since_s = self._clock.now()
             self._last_moves[native_id] = (job.n_ended, since_s)
-        return self._clock.now() - since_s >= SETTLE_S
+        return self._clock.now() - since_s
 
     def _stop(self, native_id: NativeId) -> None:
         """Stop and look, several times: at the start of a job a stop can be lost, or refused by 417."""
@@ -320,52 +332,6 @@ class GolemEngine:
             raise answer.unexpected(message)
         return nodes
 
-    def _is_any_node_busy(self) -> bool:
-        nodes = self._nodes()
-        return nodes is None or any(_count(node, "RunningJobs") > 0 for node in nodes)
-
-
-def _check(spec: WorkerSpec) -> None:
-    """Refuse what a master accepts to its own harm: such jobs never end, or take workers down.
-
-    Raises:
-        EngineError: Permanent; nothing was sent.
-    """
-    if not SAFE_ID.fullmatch(spec.native_id):
-        message = f"job id {spec.native_id!r} must be 1 to 64 letters, digits, '-' or '_'"
-        raise EngineError(message)
-    if spec.count < 1:
-        message = f"job {spec.native_id} asks for {spec.count} workers: ask for 1 or more"
-        raise EngineError(message)
-    if not spec.argv or not spec.argv[0]:
-        message = f"job {spec.native_id} names no program to start"
-        raise EngineError(message)
-    for position, word in enumerate(spec.argv):
-        fault = _fault_of(word)
-        if fault:
-            message = f"word {position} of the command of job {spec.native_id} {fault}: pass data by file"
-            raise EngineError(message)
-
-
-def _fault_of(word: str) -> str:
-    if "\0" in word or "\n" in word or "\r" in word:
-        return "holds a line break or NUL, which would garble the master's log"
-    try:
-        n_bytes = len(word.encode())
-    except UnicodeEncodeError:
-        return "is not valid Unicode, so that JSON cannot carry it"
-    return f"has {n_bytes} bytes, more than {MAX_ARG_BYTES}" if n_bytes > MAX_ARG_BYTES else ""
-
-
-def _headers(spec: WorkerSpec) -> dict[str, bytes]:
-    """An empty value counts as absent for the master, which then uses its own default."""
-    return {
-        "x-golem-job-preassigned-id": header_bytes(spec.native_id),
-        "x-golem-job-label": header_bytes(spec.label),
-        "x-golem-job-owner": header_bytes(spec.owner),
-        "x-golem-job-type": b"golemize",
-    }
-
 
 def _record(answer: Answer) -> dict[str, Any]:
     decoded = answer.decoded()
@@ -389,6 +355,16 @@ def _parsed_job(answer: Answer) -> _Job:
     except (KeyError, TypeError, ValueError):
         message = "the job's record has another shape"
         raise answer.unexpected(message) from None
+
+
+def _n_busy(nodes: list[dict[str, Any]]) -> int:
+    return sum(max(0, _count(node, "RunningJobs")) for node in nodes)
+
+
+def _n_lost(job: _Job, nodes: list[dict[str, Any]]) -> int:
+    """How many unfinished tasks of a job neither wait nor run; see :class:`GolemEngine`."""
+    is_any_free = any(_count(node, "RunningJobs") < _count(node, "MaxJobs") for node in nodes)
+    return max(0, job.total - job.n_ended - _n_busy(nodes)) if is_any_free else 0
 
 
 def _count(node: Mapping[str, Any], key: str) -> int:

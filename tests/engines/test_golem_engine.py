@@ -1,21 +1,24 @@
 """GolemEngine against the double of the real master: the contract, and the master's quirks."""
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from engines.engine_contract import ServerEngineContract, new_id, recorded, recorder, wait_for_end, wait_until
-from fakes.golem_double import Fault, GolemDouble
+from fakes.golem_double import Fault, FaultKind, GolemDouble
 
-from golem_magic.engines.golem import MAX_ARG_BYTES, SETTLE_S, GolemEngine
+from golem_magic.engines.golem import LOST_S, SETTLE_S, GolemEngine
+from golem_magic.engines.golem_submission import MAX_ARG_BYTES
 from golem_magic.errors import EngineError
 from golem_magic.model import NativeId, PlacementState, WorkerSpec
 
 PASSWORD = "open sesame ä"
+KINDS: tuple[Literal["out", "err", "log"], ...] = ("out", "err", "log")
 
 
 class ClockByHand:
@@ -240,6 +243,57 @@ def test_a_ghost_swallows_tasks_of_the_next_job(
     assert engine.poll([native_id])[native_id].state is PlacementState.RUNNING
 
 
+def test_what_no_node_can_be_running_has_ended_badly(golem: GolemDouble, tmp_path: Path) -> None:
+    """The ghost of a lost node took two of six; the other slots are free, so they do not wait either."""
+    (node,) = golem.cluster.nodes.values()
+    golem.cluster.lose_node(node)
+    golem.cluster.add_node(2)
+    clock = ClockByHand()
+    with closing(GolemEngine(golem.url, PASSWORD, clock=clock)) as engine:
+        native_id = engine.submit(recorder(tmp_path, count=6))
+        wait_until(lambda: golem.cluster.jobs[native_id].finished == 4, "what the ghost left")
+        before = engine.poll([native_id])[native_id]
+        clock.now_s += LOST_S
+        after = engine.poll([native_id])[native_id]
+
+    assert (before.state, before.n_ended, before.n_errored) == (PlacementState.RUNNING, 4, 0)
+    assert (after.state, after.n_ended, after.n_errored) == (PlacementState.ENDED, 6, 2)
+    assert "2 on no node" in after.reason
+
+
+@pytest.mark.parametrize(
+    ("count", "slots"),
+    [pytest.param(2, 1, id="all run, a slot is free"), pytest.param(6, 0, id="some wait, no slot is free")],
+)
+def test_what_runs_or_waits_is_not_lost_however_long_it_takes(
+    golem: GolemDouble, tmp_path: Path, count: int, slots: int
+) -> None:
+    golem.cluster.add_node(slots)
+    clock = ClockByHand()
+    with closing(GolemEngine(golem.url, PASSWORD, clock=clock)) as engine:
+        native_id = engine.submit(recorder(tmp_path, count=count, wait=True))
+        wait_until(lambda: len(recorded(tmp_path)) == 2, "two workers running")
+        for _ in range(3):
+            clock.now_s += LOST_S
+            status = engine.poll([native_id])[native_id]
+            assert (status.state, status.n_ended) == (PlacementState.RUNNING, 0)
+
+
+def test_a_node_without_a_soul_looks_busy(golem: GolemDouble, tmp_path: Path) -> None:
+    """A worker that outlived its master shows its slots as taken: from here that cannot be told from work."""
+    golem.restart(zombies=True)
+    golem.cluster.add_node(1)
+    clock = ClockByHand()
+    with closing(GolemEngine(golem.url, PASSWORD, clock=clock)) as engine:
+        native_id = engine.submit(recorder(tmp_path, count=3))
+        wait_until(lambda: golem.cluster.jobs[native_id].finished == 1, "the one on the living node")
+        engine.poll([native_id])
+        clock.now_s += LOST_S
+        status = engine.poll([native_id])[native_id]
+
+    assert (status.state, status.n_ended) == (PlacementState.RUNNING, 1)
+
+
 def test_a_restarted_master_knows_nobody(golem: GolemDouble, engine: GolemEngine, tmp_path: Path) -> None:
     spec = recorder(tmp_path)
     wait_for_end(engine, engine.submit(spec))
@@ -262,6 +316,89 @@ def test_an_id_that_is_none_of_ours_never_becomes_part_of_a_url(
 
     assert engine.poll([stranger])[stranger].state is PlacementState.UNKNOWN
     assert golem.seen == []
+
+
+def test_an_answer_that_does_not_name_the_job_is_no_success(
+    golem: GolemDouble, engine: GolemEngine, tmp_path: Path
+) -> None:
+    """As when a redirect has made a question of the submission: 200, and the list of jobs."""
+    golem.faults.append(Fault("listing", "POST /jobs/"))
+
+    with pytest.raises(EngineError, match="does not name the job") as caught:
+        engine.submit(recorder(tmp_path))
+
+    assert not caught.value.transient
+
+
+def test_a_job_that_is_refused_as_known_and_then_forgotten_can_be_asked_for_again(
+    golem: GolemDouble, engine: GolemEngine, tmp_path: Path
+) -> None:
+    """The master restarted between two questions."""
+    golem.faults.append(Fault("409", "POST /jobs/"))
+    spec = recorder(tmp_path)
+
+    with pytest.raises(EngineError, match="then forgot it: try again") as caught:
+        engine.submit(spec)
+
+    assert caught.value.transient
+    wait_for_end(engine, engine.submit(spec))
+    assert len(recorded(tmp_path)) == 1
+
+
+def test_reading_needs_no_password(golem: GolemDouble, engine: GolemEngine, tmp_path: Path) -> None:
+    native_id = engine.submit(recorder(tmp_path))
+    with closing(GolemEngine(golem.url, "wrong")) as stranger:
+        assert wait_for_end(stranger, native_id).n_ended == 1
+
+
+# --- what was printed ---
+
+
+@pytest.mark.meets("GM-16")
+def test_what_tasks_printed_and_the_log_can_be_read(golem: GolemDouble, engine: GolemEngine) -> None:
+    code = "import sys; print('said'); print('warned', file=sys.stderr)"
+    spec = WorkerSpec(argv=(sys.executable, "-I", "-S", "-c", code), count=2, native_id=new_id())
+    wait_for_end(engine, engine.submit(spec))
+
+    out, err, log = (engine.output(spec.native_id, kind) for kind in KINDS)
+
+    assert out == "said\nsaid\n"
+    assert err is not None
+    assert err.count("warned\n") == 2
+    assert log is not None
+    assert log.count(f"FINISHED {spec.native_id} ") == 2
+    assert log.endswith("COMPLETED\n")
+
+
+@pytest.mark.meets("GM-16")
+def test_a_job_that_printed_nothing_has_no_such_file(golem: GolemDouble, engine: GolemEngine) -> None:
+    spec = WorkerSpec(argv=(sys.executable, "-I", "-S", "-c", ""), count=1, native_id=new_id())
+    wait_for_end(engine, engine.submit(spec))
+
+    assert engine.output(spec.native_id, "out") is None
+    assert engine.output(spec.native_id, "err") is None
+    assert engine.output(NativeId("nobody"), "log") is None
+    assert engine.output(NativeId("../nodes/die"), "log") is None
+
+
+@pytest.mark.meets("GM-16")
+@pytest.mark.parametrize("kind", ["elsewhere", "moved", "away", "html"])
+def test_a_master_that_serves_no_output_is_no_fault(
+    golem: GolemDouble, engine: GolemEngine, tmp_path: Path, kind: FaultKind
+) -> None:
+    native_id = engine.submit(recorder(tmp_path))
+    wait_for_end(engine, native_id)
+    golem.faults.append(Fault(kind, "GET /output/"))
+
+    assert engine.output(native_id, "log") is None
+
+
+@pytest.mark.meets("GM-16")
+def test_trouble_while_output_is_read_is_a_fault(golem: GolemDouble, engine: GolemEngine) -> None:
+    golem.faults.append(Fault("500", "GET /output/"))
+
+    with pytest.raises(EngineError, match="500"):
+        engine.output(NativeId("some-job"), "log")
 
 
 # --- stopping ---

@@ -37,6 +37,7 @@ def engine(golem: GolemDouble) -> Iterator[GolemEngine]:
 @pytest.mark.parametrize(
     ("kind", "transient", "words"),
     [
+        ("400", False, r"was refused \(400, unexpected EOF\)"),
         ("500", True, "500, internal trouble"),
         ("close", True, "connection broke"),
         ("garbage", False, "not JSON"),

@@ -21,7 +21,20 @@ from fakes.golem_double_cluster import Cluster
 from fakes.golem_double_go import GoError, HandlerCrash, Request, Server, read_jsonfile, read_lines
 
 FaultKind = Literal[
-    "hang", "close", "500", "garbage", "html", "elsewhere", "moved", "truncated", "half-head", "half-body"
+    "hang",
+    "close",
+    "half-head",
+    "half-body",
+    "400",
+    "409",
+    "500",
+    "garbage",
+    "truncated",
+    "listing",
+    "html",
+    "elsewhere",
+    "moved",
+    "away",
 ]
 
 
@@ -337,6 +350,10 @@ def serve_file(path: Path, byte_range: str | None) -> Reply:
 
 
 FALSE_REPLIES: dict[FaultKind, Reply] = {
+    "400": failure(400, "unexpected EOF"),
+    "409": failure(409, "job already exists: x"),
+    "listing": _json_reply(b'{"Items":[],"NumberOfItems":0}\n'),
+    "away": Reply(307, {"Location": "/html/index.html"}, b""),
     "500": failure(500, "internal trouble"),
     "garbage": _json_reply(b"\x00\xff{]"),
     "half-head": _json_reply(b'{"Items":[],"NumberOfItems":0}'),
