@@ -96,6 +96,7 @@ class Node:
     folder: Path
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     running: int = 0
+    is_wedged: bool = False  # the master's loop for it hangs: it gets no tasks, and looks idle
     is_dead: bool = False  # its tasks are never counted; as a ghost it still gets some
 
     def as_json(self) -> dict[str, object]:
@@ -230,7 +231,8 @@ class Cluster:
         """One task at a time to any free slot, jobs taking turns."""
         while not self._is_closed:
             waiting = [job for job in self.jobs.values() if job.next_task and job.state == "RUNNING"]
-            free = [each for each in [*self._ghosts, *self.nodes.values()] if each.running < each.max_jobs]
+            nodes = [*self._ghosts, *self.nodes.values()]
+            free = [each for each in nodes if each.running < each.max_jobs and not each.is_wedged]
             if not waiting or not free:
                 return
             self._turn += 1
