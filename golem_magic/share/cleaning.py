@@ -69,13 +69,14 @@ def clean(share: SharePaths, older_s: float, sleep: Callable[[float], None], *, 
 # --- jobs ---
 
 
-def _jobs_over(share: SharePaths, before_s: float, kept: Counter[str]) -> list[JobId]:
-    """The jobs that ended before a time; the others are counted by what keeps them."""
-    over = []
+def _jobs_over(share: SharePaths, before_s: float, kept: Counter[str]) -> dict[JobId, float]:
+    """The jobs that ended before a time, with their seconds per beat; what keeps the others is counted."""
+    over = {}
     for job_id in jobs.list_jobs(share):
         paths = share.job(job_id)
         try:
-            is_over = picture(paths, jobs.read_manifest(paths), 0.0).state.is_final
+            manifest = jobs.read_manifest(paths)
+            is_over = picture(paths, manifest, 0.0).state.is_final
         except FormatError:
             kept["of another version or damaged"] += 1
             continue
@@ -87,17 +88,21 @@ def _jobs_over(share: SharePaths, before_s: float, kept: Counter[str]) -> list[J
         elif _last_change(paths) > before_s:
             kept["finished too short a time ago"] += 1
         else:
-            over.append(job_id)
+            over[job_id] = manifest.beat_s
     return over
 
 
 def _still(
-    share: SharePaths, over: list[JobId], now_s: float, sleep: Callable[[float], None], kept: Counter[str]
+    share: SharePaths,
+    over: dict[JobId, float],
+    now_s: float,
+    sleep: Callable[[float], None],
+    kept: Counter[str],
 ) -> list[JobId]:
     """Those of ``over`` with which nobody is busy: no beat of a worker or a client moves."""
     first = {job_id: beats for job_id in over if (beats := _fresh_beats(share.job(job_id), now_s - QUIET_S))}
     if first:
-        sleep(max(2.5 * jobs.read_manifest(share.job(job_id)).beat_s for job_id in first))
+        sleep(2.5 * max(over[job_id] for job_id in first))
     moving = {job_id for job_id, beats in first.items() if any(map(_has_moved, beats, beats.values()))}
     kept["in use"] += len(moving)
     return [job_id for job_id in over if job_id not in moving]
@@ -131,8 +136,11 @@ def _unneeded(share: SharePaths, gone: set[JobId], before_s: float) -> Iterator[
         if job_id in gone:
             continue
         paths = share.job(job_id)
-        with open(paths.manifest, "rb") as file:  # of any version: its digests look the same
-            used |= {digest.decode() for digest in _DIGEST.findall(file.read())}
+        try:
+            with open(paths.manifest, "rb") as file:  # of any version: its digests look the same
+                used |= {digest.decode() for digest in _DIGEST.findall(file.read())}
+        except FileNotFoundError:  # removed just now, or being made, after its objects were touched
+            continue
         may_need_runtimes = may_need_runtimes or not _is_over(paths)
     for folder in (share.objects, share.runtimes):
         for name in files.names(folder):
@@ -177,7 +185,7 @@ def _empty(share: SharePaths, done: Cleaned | None = None) -> None:
 
 def _share_time(share: SharePaths) -> float:
     """What time the share's own clock has."""
-    path = f"{share.trash}/now.{os.urandom(4).hex()}"
+    path = f"{share.objects}/now.{os.urandom(8).hex()}.part"  # a crash leaves it to the next clean
     files.create(path, [b"."])
     try:
         return _mtime(path)

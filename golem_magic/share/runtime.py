@@ -37,12 +37,16 @@ def digest() -> Digest:
 def stage(paths: SharePaths) -> str:
     """Put the runtime on the share unless it is there; give its path.
 
+    One that is there is touched, so that it is spared when the share is cleaned.
+
     Raises:
         ShareError: It could not be written.
     """
     path = paths.runtime(digest())
     with files.explained("write", path):
-        if not os.path.exists(path):
+        try:
+            os.utime(path)
+        except FileNotFoundError:
             part = f"{path}.{os.urandom(8).hex()}.part"
             files.create(part, [_archive()])
             os.replace(part, path)
