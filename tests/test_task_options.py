@@ -104,14 +104,14 @@ def test_a_task_that_is_done_is_not_late_while_the_share_keeps_its_outcome_waiti
         time.sleep(0.1)
         return x
 
-    results = client.map(task, range(4), timeout=0.4, chunk_size=2, on_error="return")
+    results = client.map(task, range(12), timeout=0.4, chunk_size=4, workers=1, on_error="return")
     data = folder_of(client, results) / "data"
-    wait_until(lambda: counted(calls), "a task")
+    wait_until(lambda: counted(calls)["5"], "a lease whose length is known")
     data.rename(data.with_name("away"))
     time.sleep(1.2)
     data.with_name("away").rename(data)
 
-    assert list(results) == [0, 1, 2, 3]
+    assert list(results) == list(range(12))
 
 
 def test_many_late_tasks_in_a_row_cost_no_worker(client: Client) -> None:
@@ -122,6 +122,23 @@ def test_many_late_tasks_in_a_row_cost_no_worker(client: Client) -> None:
     assert [type(value) for value in results] == [TaskTimeout] * 24
     assert len(list((folder_of(client, results) / "placements").iterdir())) == 1
     assert len(list((folder_of(client, results) / "workers").glob("*.log"))) == 1
+
+
+def test_a_late_task_behind_slow_ones_is_not_handed_to_somebody_who_does_not_know(
+    client: Client, calls: Path
+) -> None:
+    """They are run again before it, by a runner that does not know their pace."""
+    note = noting(calls)
+
+    def task(x: int) -> int:
+        note(x)
+        time.sleep(0.025)
+        return sum(range(10**10)) if x == 13 else x
+
+    results = client.map(task, range(15), timeout=0.3, chunk_size=5, workers=1, on_error="return")
+
+    assert [type(value) for value in results] == [int] * 13 + [TaskTimeout, int]
+    assert counted(calls)["13"] == 1
 
 
 def test_a_late_task_is_not_tried_again(client: Client, calls: Path) -> None:
@@ -141,12 +158,12 @@ def test_each_try_has_the_whole_time_and_pauses_count_nothing(client: Client, ca
     note = noting(calls)
 
     def task(x: int) -> int:
-        time.sleep(0.25)
-        if note(x) < 3:
+        time.sleep(0.15)
+        if note(x) < 4:
             raise ValueError
         return x
 
-    assert list(client.map(task, [7], timeout=0.5, retries=2)) == [7]
+    assert list(client.map(task, [7], timeout=0.45, retries=3)) == [7], "the last pause takes 0.4 s"
 
 
 def test_a_time_limit_costs_short_tasks_little(client: Client) -> None:

@@ -143,6 +143,7 @@ class Runner:
         tenure = self._tenure(log)
         span = range(tenure.base, tenure.base + len(tenure.todo))
         condemned = {index: condemned[index] for index in span if index in condemned} if condemned else {}
+        tenure.bound = max(condemned) - tenure.base + 1 if condemned else 0
         self._current = tenure
         started = self._clock.now()
         try:
@@ -301,7 +302,7 @@ class Runner:
             self._publish(tenure, count, None)
         if late or self._page.leave:
             keep = count + 1 + (0 if self._page.leave else 2 * moved)  # what may start meanwhile stays ours
-            free = tenure.cut(keep)
+            free = tenure.cut(max(keep, tenure.bound))
             if free is not None:
                 self._claims.released(*free, tenure.lease)
 

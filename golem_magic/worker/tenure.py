@@ -34,6 +34,7 @@ class Tenure:
         out: Values, in order; its length says which task is running. None stands
             where ``errors`` has a failure, and for what is published already.
         errors: Failures by position in ``out``.
+        bound: Positions before it are not handed back: nobody else knows which were tried enough.
         published: How many outcomes are on the share.
         mean_bytes: Size of one published outcome, 0 before the first.
         frame_bytes: Size of everything published.
@@ -63,7 +64,7 @@ class Tenure:
         self.todo = todo
         self.out: list[Any] = []
         self.errors: dict[int, Failure] = {}
-        self.published = 0
+        self.published = self.bound = 0
         self.frame_bytes = 0
         self.n_failed = 0
         self.revoked = False
