@@ -15,7 +15,7 @@ from golem_magic import payload
 from golem_magic.clock import SystemClock, wall_time
 from golem_magic.dispatcher import Dispatcher, Site
 from golem_magic.engines.base import Engine, EngineOptions, TellsNodes
-from golem_magic.engines.registry import load_engine
+from golem_magic.engines.registry import find_engine, load_engine
 from golem_magic.errors import EngineError, InfiniteRecursionError, SettingsError
 from golem_magic.feeder import Feeder
 from golem_magic.inputs import Drawer
@@ -207,6 +207,8 @@ class Client:
         engine: str | None,
     ) -> Results:
         _refuse_recursion()
+        if engine:
+            find_engine(engine)  # a wrong name is told as such, not as the lack of its share
         settings = self.settings.for_engine(engine) if engine else self.settings
         name = function_name(function)
         n_slots = self._n_slots(settings)  # an engine that is not there is told before an input is drawn

@@ -17,37 +17,38 @@ class _NotGiven:
 
 
 NOT_GIVEN: Final = _NotGiven()
+DEFAULTS: Mapping[str, object] = {
+    "common": NOT_GIVEN,
+    "chunk_size": "auto",
+    "on_error": "raise",
+    "retries": 0,
+    "retry_on": None,
+    "timeout": None,
+    "setup": None,
+    "workers": None,
+    "label": None,
+    "star": False,
+    "unordered": False,
+    "stream": False,
+    "keep": "all",
+    "disk_budget": None,
+}
 # Not available yet: accepted at their default, refused otherwise.
 LATER: Mapping[str, object] = {"resources": None, "seed": None, "cache": False}
-KNOWN = (
-    "common",
-    "chunk_size",
-    "on_error",
-    "retries",
-    "retry_on",
-    "timeout",
-    "setup",
-    "workers",
-    "engine",
-    "label",
-    "star",
-    "unordered",
-    "stream",
-    "keep",
-    "disk_budget",
-)
+KNOWN = (*DEFAULTS, "engine")
 
 
 def checked(said: Mapping[str, Any]) -> MapOptions:
     """Check the keywords of one map.
 
     Args:
-        said: Every keyword by name, those at their default too.
+        said: Keywords by name; the others are at their default.
 
     Raises:
         SettingsError: One is unknown, wrong, or not available yet; or two do not go together.
     """
     _refuse_later(said)
+    said = {**DEFAULTS, **said}
     common = said["common"]
     options = MapOptions(
         common=None if common is NOT_GIVEN else common,
@@ -82,7 +83,7 @@ def function_name(function: object) -> str:
         message = f"{function!r} cannot be called: the first argument is the function"
         raise SettingsError(message)
     name = str(getattr(function, "__name__", type(function).__name__))
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         message = f"{name} is an async function: map a plain one, such as lambda x: asyncio.run({name}(x))"
         raise SettingsError(message)
     return name

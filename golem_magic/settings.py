@@ -1,8 +1,8 @@
 """Where settings come from, their defaults and what is allowed.
 
-A setting is taken from the first place that names it: the call, the environment
-(``GOLEM_MAGIC_*``), a JSON file, the default. The file may use our names, golemize's
-names, or both. All faults of all places are reported together.
+A setting is taken from the first place that names it: the call, what was set for this process
+(``%golem config``), the environment (``GOLEM_MAGIC_*``), a JSON file, the default. The file may use
+our names, golemize's names, or both. All faults of all places are reported together.
 """
 
 import difflib
@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from golem_magic.errors import SettingsError
 
 _HIDDEN = "something that is not shown"
+_HERE = "%golem config"
+_here: dict[str, Any] = {}  # what it has set
 
 
 class Secret(str):
@@ -88,16 +90,68 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: Something is missing, unknown or out of range. All faults are named in
             one message, each with its key, what was found and what is allowed.
     """
+    return _collect(overrides)[0]
+
+
+def describe_settings() -> tuple[list[tuple[str, str, str]], tuple[str, ...]]:
+    """Give name, value and place of every setting as text, and the notes; a password is never shown.
+
+    Raises:
+        SettingsError: As for :func:`load_settings`.
+    """
+    settings, places = _collect({})
+    rows = [(name, _shown(name, getattr(settings, name)), places.get(name, "default")) for name in _RULES]
+    return rows, settings.notes
+
+
+def _collect(overrides: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
+    """Give the settings, and the place of each that was named somewhere."""
     hide_secrets(overrides)
     faults: list[str] = []
     notes: list[str] = []
     path = _config_path(faults)
-    said = _from_file(path, faults, notes) if path else {}
-    said |= _from_environment(faults)
-    said |= _checked("the call", {k: v for k, v in overrides.items() if v is not None}, faults)
+    in_file = _from_file(path, faults, notes) if path else {}
+    in_environment = _from_environment(faults)
+    in_call = _checked("the call", {k: v for k, v in overrides.items() if v is not None}, faults)
     if faults:
         raise SettingsError("; ".join(faults))
-    return _with_share(Settings(**said, notes=tuple(notes)))
+    variables = {name: variable for variable, name in _ENVIRONMENT.items()}
+    places = (
+        dict.fromkeys(in_file, str(path))
+        | {name: variables[name] for name in in_environment}
+        | dict.fromkeys(_here, _HERE)
+        | dict.fromkeys(in_call, "the call")
+    )
+    settings = Settings(**(in_file | in_environment | _here | in_call), notes=tuple(notes))
+    return _with_share(settings), places
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if name == "server_password":
+        return "set, not shown"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def set_here(key: str, text: str) -> None:
+    """Set something for this process, over environment and file; an empty text takes that back.
+
+    Raises:
+        SettingsError: There is no such setting, or it cannot be that; nothing has changed.
+    """
+    name = _GOLEMIZE.get(key, key)
+    rule = _RULES.get(name)
+    if rule is None:
+        message = f"{key} in {_HERE} is not a setting{_nearest(key)}"
+        raise SettingsError(message)
+    if not text:
+        _here.pop(name, None)
+        return
+    try:
+        _here[name] = rule.check(_parsed(name, text))
+    except ValueError:
+        raise SettingsError(_fault(key, _HERE, text, rule)) from None
 
 
 def hide_secrets(said: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "model": "",
     "pacing": "model",
     "settings": "errors",
-    "cells": "errors",
+    "cells": "errors model",
     "inputs": "errors model",
     "payload": "errors model",
     "share": "errors model pacing payload",
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "inventory": "clock errors model share",
     "client": "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results settings share",
     "progress": "model",
-    "magics": "cells client errors model outcomes progress results settings",
+    "magics": "cells client errors model options outcomes progress results settings",
 }
 ROOT = Path(golem_magic.__file__).parent
 NOTEBOOK_SIDE = {"IPython", "ipywidgets", "traitlets", "requests", "nbformat", "dask", "asyncio"}

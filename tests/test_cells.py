@@ -1,6 +1,7 @@
 """The magics' lines, told in tables, and the choice of a cell's function."""
 
 import ast
+import contextlib
 from typing import Any
 
 import pytest
@@ -35,8 +36,20 @@ MAP_LINES = [
     ("f -o out xs", line("f", "xs", out="out")),
     ("--out=out --chunk-size=5 f xs", line("f", "xs", out="out", chunk_size=5)),
     ("f xs --task-size 10", line("f", "xs", chunk_size=10)),
-    ("f xs --chunk-size auto", line("f", "xs", chunk_size=None)),
+    ("f xs --chunk-size auto", line("f", "xs", chunk_size="auto")),
+    ("f xs --chunk-size -1", line("f", "xs", chunk_size=-1)),  # whether that is allowed is not said here
     ("f xs --on-error skip --workers 4", line("f", "xs", on_error="skip", workers=4)),
+    ("f xs --on-error stop --retries 3", line("f", "xs", on_error="stop", retries=3)),
+    (
+        "f xs --retry-on (OSError, ValueError) --timeout 1.5",
+        line("f", "xs", retry_on="(OSError, ValueError)", timeout=1.5),
+    ),
+    ("--setup lambdas['load it'] f xs", line("f", "xs", setup="lambdas['load it']")),
+    ("f count() --stream --keep unread", line("f", "count()", stream=True, keep="unread")),
+    ("f xs --disk-budget 2G", line("f", "xs", disk_budget=2 * 2**30)),
+    ("f xs --disk-budget=1.5kB", line("f", "xs", disk_budget=1536)),
+    ("f xs --disk-budget 500MiB", line("f", "xs", disk_budget=500 * 2**20)),
+    ("f xs --disk-budget 7", line("f", "xs", disk_budget=7)),
     ("f xs --engine golem --unordered", line("f", "xs", engine="golem", unordered=True)),
     ("f xs --wait --quiet", line("f", "xs", wait=True, quiet=True)),
     ("f a - o", line("f", "a - o")),
@@ -102,16 +115,19 @@ WRONG_MAP_LINES = [
     ("f xs -o", "-o needs the name of a variable; a subtraction has a blank behind its minus: - o"),
     ("f xs -o --wait", "-o needs the name of a variable"),
     ("f xs --out", "--out needs the name of a variable"),
-    ("f xs --chunk-size 0", "--chunk-size is '0', allowed: a whole number >= 1 or auto"),
-    ("f xs --chunk-size -1", "--chunk-size is '-1', allowed: a whole number >= 1 or auto"),
-    ("f xs --task-size ten", "--task-size is 'ten', allowed: a whole number >= 1 or auto"),
+    ("f xs --task-size ten", "--task-size is 'ten', allowed: a whole number or auto"),
     ("f xs --chunk-size 1.5", "--chunk-size is '1.5'"),
     ("f xs --chunk-size ²", "--chunk-size is '²'"),
-    ("f xs --workers 0", "--workers is '0', allowed: a whole number >= 1"),
     ("f xs --workers auto", "--workers is 'auto'"),
-    ("f xs --on-error ignore", "--on-error is 'ignore', allowed: raise, return or skip"),
-    ("f xs --on-error stop", "--on-error stop is not available yet"),
-    ("f xs --retries 3", "--retries is not available yet"),
+    ("f xs --on-error ignore", "--on-error is 'ignore', allowed: raise, return, skip or stop"),
+    ("f xs --keep none", "--keep is 'none', allowed: all or unread"),
+    ("f xs --retries many", "--retries is 'many', allowed: a whole number"),
+    ("f xs --timeout 1h", "--timeout is '1h', allowed: a number of seconds"),
+    ("f xs --disk-budget 2X", "--disk-budget is '2X', allowed: a number of bytes, such as 500M or 2G"),
+    ("f xs --disk-budget -2G", "--disk-budget is '-2G'"),
+    ("f xs --disk-budget", "--disk-budget needs a number of bytes"),
+    ("f xs --setup", "--setup needs an expression"),
+    ("f xs --retry-on OSError, ValueError", "', ValueError' stands behind the options"),
     ("f xs --wait=yes", "--wait takes no value"),
     ("f xs --chunksize 3", "unknown option --chunksize, did you mean --chunk-size?"),
     ("f xs --zzz", "unknown option --zzz"),
@@ -165,13 +181,7 @@ def test_a_wrong_line_of_golemize_is_told_in_one_line(text: str, words: str) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        *("--retries", "--timeout", "--setup", "--resources", "--seed", "--kwargs", "--cache", "--stream"),
-        *("--keep", "--reuse", "--estimate"),
-    ],
-)
+@pytest.mark.parametrize("option", ["--resources", "--seed", "--kwargs", "--cache", "--reuse", "--estimate"])
 def test_what_is_planned_is_refused_as_such(option: str) -> None:
     for text in (f"{option} 3 f xs", f"f xs {option} 3", f"f xs {option}=3", f"f xs {option}"):
         with pytest.raises(CellError, match=f"^{option} is not available yet$"):
@@ -185,19 +195,33 @@ def test_any_line_is_read_or_refused(text: str) -> None:
             parsed = parse(text)
         except CellError:
             continue
-        for expression in (parsed.function, parsed.inputs, parsed.options.common):
+        options = parsed.options
+        for expression in (parsed.function, parsed.inputs, *options.expressions().values()):
             if expression is not None:
                 assert expression in text
                 ast.parse(f"({expression}\n)", mode="eval")
 
 
 COMMANDS = [
-    ("jobs", Command("jobs")),
-    (" jobs ", Command("jobs")),
-    ("attach 1f", Command("attach", "1f")),
-    ("attach 1f -o results", Command("attach", "1f", "results")),
-    ("attach --out results 1f", Command("attach", "1f", "results")),
-    ("cancel squares_results", Command("cancel", "squares_results")),
+    ("jobs", Command(word="jobs")),
+    (" jobs ", Command(word="jobs")),
+    ("nodes", Command(word="nodes")),
+    ("attach 1f", Command(word="attach", job="1f")),
+    ("attach 1f -o results", Command(word="attach", job="1f", out="results")),
+    ("attach --out results 1f", Command(word="attach", job="1f", out="results")),
+    ("cancel squares_results", Command(word="cancel", job="squares_results")),
+    ("logs 1f", Command(word="logs", job="1f")),
+    ("logs squares 17", Command(word="logs", job="squares", task=17)),
+    ("config", Command(word="config")),
+    ("config workers", Command(word="config", key="workers")),
+    ("config workers=4", Command(word="config", key="workers", value="4")),
+    ("config workers = 4 ", Command(word="config", key="workers", value="4")),
+    ("config workers=", Command(word="config", key="workers", value="")),
+    ("config share=/a folder/-x=1", Command(word="config", key="share", value="/a folder/-x=1")),
+    ("config share='/a folder'", Command(word="config", key="share", value="/a folder")),
+    ("clean", Command(word="clean")),
+    ("clean --dry-run --older 1.5", Command(word="clean", dry_run=True, older_days=1.5)),
+    ("clean --older=0 --dry-run", Command(word="clean", dry_run=True, older_days=0.0)),
 ]
 
 
@@ -207,24 +231,47 @@ def test_a_command_is_read(text: str, command: Command) -> None:
 
 
 WRONG_COMMANDS = [
-    ("", "known are attach, cancel, jobs"),
+    ("", "known are attach, cancel, clean, config, jobs, logs, nodes"),
     ("job", "%golem job is not known, did you mean jobs?"),
-    ("logs 3", "%golem logs is not available yet; known are attach, cancel, jobs"),
+    ("doctor", "%golem doctor is not available yet; known are attach, cancel"),
     ("jobs all", "used as: %golem jobs"),
     ("attach", "used as: %golem attach JOB [-o NAME]"),
     ("attach -o", "used as: %golem attach JOB [-o NAME]"),
     ("attach 1f -o", "used as: %golem attach JOB [-o NAME]"),
+    ("attach 1f --oot r", "%golem attach has no option --oot, did you mean --out?: %golem attach JOB"),
     ("attach 1f -o 2x", "'2x' cannot name a variable"),
+    ("attach 1f -o class", "'class' cannot name a variable: it is a keyword"),
     ("cancel", "used as: %golem cancel JOB|NAME"),
+    ("cancel -1", "used as: %golem cancel JOB|NAME"),
+    ("logs", "used as: %golem logs JOB|NAME [TASK]"),
+    ("logs 1f first", "used as: %golem logs JOB|NAME [TASK]"),
+    ("logs 1f ²", "used as: %golem logs JOB|NAME [TASK]"),
+    ("logs --all", "%golem logs has no option --all: %golem logs"),
+    ("config work ers=3", "used as: %golem config [KEY[=VALUE]]"),
+    ("config =3", "used as: %golem config [KEY[=VALUE]]"),
+    ("clean --dry", "%golem clean has no option --dry, did you mean --dry-run?"),
+    ("clean --older", "used as: %golem clean [--dry-run] [--older DAYS]"),
+    ("clean --older week", "--older is 'week', allowed: a number of days from 0 up"),
+    ("clean --older -1", "--older is '-1', allowed"),
+    ("clean 3", "used as: %golem clean [--dry-run] [--older DAYS]"),
+    ("clean --dry-run --dry-run", "used as: %golem clean"),
 ]
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG_COMMANDS)
-def test_a_wrong_command_is_told(text: str, words: str) -> None:
+def test_a_wrong_command_is_told_in_one_line(text: str, words: str) -> None:
     with pytest.raises(CellError) as caught:
         cells.parse_command(text)
 
     assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text(alphabet="attchlogsnfi -=3x'\"", max_size=24))
+def test_any_command_is_read_or_refused(text: str) -> None:
+    for word in cells.command_words():
+        with contextlib.suppress(CellError):
+            assert cells.parse_command(f"{word} {text}").word == word
 
 
 CELLS = [
@@ -290,5 +337,6 @@ def test_the_words_of_the_options_are_listed() -> None:
     only_with_a_cell = set(cells.words_of("%%golemize")) - set(cells.words_of("%golem_map"))
 
     assert only_with_a_cell == {"-f", "--function"}
-    assert cells.choices_of("--on-error") == ("raise", "return", "skip")
+    assert cells.choices_of("--on-error") == ("raise", "return", "skip", "stop")
+    assert cells.choices_of("--keep") == ("all", "unread")
     assert cells.choices_of("--nope") == ()

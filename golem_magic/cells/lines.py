@@ -4,9 +4,8 @@ The lines::
 
     %%golemize [options] [INPUTS]
     %golem_map [options] FUNCTION[,] INPUTS [options]
-    %golem WORD [JOB] [-o NAME]
 
-FUNCTION, and the value of ``-c``, is a Python expression that ends at the first blank or comma
+FUNCTION, and each EXPR of an option, is a Python expression that ends at the first blank or comma
 outside brackets and quotes. INPUTS is the rest, verbatim. Options stand before, between or after.
 Behind a blank and outside brackets and quotes, a known option (``-o``, ``--out``) is always an
 option and ``--word`` always means to be one; every other minus belongs to the expression. A ``#``
@@ -23,8 +22,6 @@ from golem_magic.cells.options import (
     OPTIONS,
     LineOptions,
     Option,
-    identifier,
-    nearest,
     option_called,
     refuse,
     words_of,
@@ -35,8 +32,6 @@ _USAGE = {
     "%%golemize": "%%golemize [options] [INPUTS]",
     "%golem_map": "%golem_map [options] FUNCTION INPUTS",
 }
-_COMMANDS = {"attach": "attach JOB [-o NAME]", "cancel": "cancel JOB|NAME", "jobs": "jobs"}
-_LATER_COMMANDS = ("clean", "config", "debug", "doctor", "logs", "nodes", "resize", "retry")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _OPTION = re.compile(r"(--[A-Za-z][\w-]*)(?==|\s|$)|(-[A-Za-z])(?=\s|$)")
 _QUOTED = re.compile(
@@ -58,15 +53,6 @@ class MapLine:
     options: LineOptions
     function: str | None
     inputs: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What ``%golem`` was asked for: a word, the job it is about, a variable for its results."""
-
-    word: str
-    job: str = ""
-    out: str | None = None
 
 
 def parse_cell_line(line: str) -> MapLine:
@@ -101,37 +87,6 @@ def parse_map_line(line: str) -> MapLine:
     if inputs is None:
         refuse(f"INPUTS are missing behind FUNCTION {function}: {_USAGE['%golem_map']}")
     return MapLine(options, function, inputs)
-
-
-def parse_command(line: str) -> Command:
-    """Read the line of ``%golem``.
-
-    Raises:
-        CellError: The word is not known, or what it needs is missing; the message is one line.
-    """
-    known = f"known are {', '.join(_COMMANDS)}"
-    word, *rest = line.split() or [""]
-    if not word:
-        refuse(f"%golem needs a word: {known}")
-    if word in _LATER_COMMANDS:
-        refuse(f"%golem {word} is not available yet; {known}")
-    if word not in _COMMANDS:
-        refuse(f"%golem {word} is not known{nearest(word, _COMMANDS)}; {known}")
-    match word, rest:
-        case "jobs", []:
-            return Command(word)
-        case (("attach" | "cancel"), [job]) if not job.startswith("-"):
-            return Command(word, job)
-        case ("attach", [job, ("-o" | "--out"), out]) | ("attach", [("-o" | "--out"), out, job]):
-            return Command(word, job, identifier(out))
-        case _:
-            message = f"%golem {word} is used as: %golem {_COMMANDS[word]}"
-            raise CellError(message)
-
-
-def command_words() -> list[str]:
-    """List the words that ``%golem`` knows."""
-    return list(_COMMANDS)
 
 
 def expects_function(text: str) -> bool:

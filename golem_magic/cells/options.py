@@ -1,60 +1,83 @@
-"""The options of the magics: their words, what may follow them, and what they become."""
+"""The options of the magics: their words, what may follow them, and what they become.
+
+Here text becomes a value; whether the value is allowed is for those to say who use it.
+"""
 
 import difflib
 import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from fractions import Fraction
+from typing import Any, Literal, NoReturn, get_args
 
 from golem_magic.errors import CellError
+from golem_magic.model import Keep, OnError
+
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}  # powers of 1024, as in ls -h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineOptions:
-    """The options of one line; expressions are still text.
+    """The options of one line, as keywords of a map are called; expressions are still text.
 
     Attributes:
         out: Variable that will hold the results.
-        common: Expression of the common data.
         function: Name of the cell's function; ``%%golemize`` only.
-        chunk_size: Tasks per lease; None lets it follow the measured speed.
-        workers: How many to place; None asks the engine.
-        given: Names of the fields that the line set, the rest being defaults.
+        given: Names of the fields that the line set, the rest being no more than fillers.
     """
 
     out: str | None = None
     common: str | None = None
     function: str | None = None
-    chunk_size: int | None = None
-    on_error: Literal["raise", "return", "skip"] = "raise"
+    chunk_size: int | Literal["auto"] = "auto"
+    on_error: OnError = "raise"
+    retries: int = 0
+    retry_on: str | None = None
+    timeout: float | None = None
+    setup: str | None = None
     workers: int | None = None
     engine: str | None = None
     label: str | None = None
     star: bool = False
     unordered: bool = False
+    stream: bool = False
+    keep: Keep = "all"
+    disk_budget: int | None = None
     wait: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
 
+    def expressions(self) -> dict[str, str]:
+        """What the line gave as expressions, by field."""
+        return {name: getattr(self, name) for name in _EXPRESSIONS if name in self.given}
 
-@dataclass(frozen=True, slots=True)
+    def values(self) -> dict[str, Any]:
+        """What the line gave as values, by field."""
+        return {name: getattr(self, name) for name in self.given - _EXPRESSIONS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One option.
 
     Attributes:
         field: Its field of :class:`LineOptions`.
         words: What is typed.
+        means: What it is good for, for help.
         value: Turns text into a value, or raises ValueError; None for a flag.
         needs: What a value is, in words.
+        shape: What a value is called in help.
         choices: The fixed words that may follow, for completion.
         magics: Where it may stand.
     """
 
     field: str
     words: tuple[str, ...]
+    means: str
     value: Callable[[str], Any] | Literal["expression"] | None = None
     needs: str = ""
+    shape: str = ""
     choices: tuple[str, ...] = ()
     magics: tuple[str, ...] = ("%%golemize", "%golem_map")
 
@@ -67,6 +90,14 @@ def words_of(magic: str) -> list[str]:
 def choices_of(word: str) -> tuple[str, ...]:
     """List the fixed words that may follow an option; empty where anything may."""
     return OPTIONS[word].choices if word in OPTIONS else ()
+
+
+def help_on(magic: str) -> list[str]:
+    """Tell of each option what is typed and what it means, a line each."""
+    shown = [option for option in _ALL if magic in option.magics]
+    heads = [f"{', '.join(option.words)} {option.shape}".rstrip() for option in shown]
+    width = max(map(len, heads)) + 2
+    return [f"{head:{width}}{option.means}" for head, option in zip(heads, shown, strict=True)]
 
 
 def option_called(word: str, magic: str) -> Option:
@@ -105,40 +136,138 @@ def refuse(message: str) -> NoReturn:
     raise CellError(message)
 
 
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]+", text):
         raise ValueError
     return int(text)
 
 
-def _chunk_size(text: str) -> int | None:
-    return None if text == "auto" else _positive(text)
+def _chunk_size(text: str) -> int | str:
+    return text if text == "auto" else _whole(text)
 
 
-def _on_error(text: str) -> str:
-    if text == "stop":
-        refuse("--on-error stop is not available yet; allowed: raise, return or skip")
-    if text not in ("raise", "return", "skip"):
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
+    if found is None:
         raise ValueError
-    return text
+    return int(Fraction(found[1]) * 1024 ** _UNITS[found[2].upper()])
+
+
+def _word(field: str, means: str, choices: tuple[str, ...]) -> Option:
+    """Make an option that takes one of some words."""
+
+    def chosen(text: str) -> str:
+        if text not in choices:
+            raise ValueError
+        return text
+
+    *most, last = choices
+    needs = f"{', '.join(most)} or {last}"
+    word = f"--{field.replace('_', '-')}"
+    return Option(
+        field=field, words=(word,), means=means, value=chosen, needs=needs, shape="WORD", choices=choices
+    )
+
+
+def _flag(field: str, means: str) -> Option:
+    return Option(field=field, words=(f"--{field}",), means=means)
+
+
+def _expression(field: str, words: tuple[str, ...], means: str) -> Option:
+    return Option(
+        field=field, words=words, means=means, value="expression", needs="an expression", shape="EXPR"
+    )
 
 
 _ALL = (
-    Option("out", ("-o", "--out"), identifier, "the name of a variable"),
-    Option("common", ("-c", "--common"), "expression", "an expression"),
-    Option("function", ("-f", "--function"), identifier, "the name of a function", magics=("%%golemize",)),
     Option(
-        "chunk_size", ("--chunk-size", "--task-size"), _chunk_size, "a whole number >= 1 or auto", ("auto",)
+        field="out",
+        words=("-o", "--out"),
+        means="variable for the results; default of a cell: the function's name + _results",
+        value=identifier,
+        needs="the name of a variable",
+        shape="NAME",
     ),
-    Option("on_error", ("--on-error",), _on_error, "raise, return or skip", ("raise", "return", "skip")),
-    Option("workers", ("--workers",), _positive, "a whole number >= 1"),
-    Option("engine", ("--engine",), str, "the name of an engine"),
-    Option("label", ("--label",), str, "a text"),
-    *(Option(flag, (f"--{flag}",)) for flag in ("star", "unordered", "wait", "quiet")),
+    _expression(
+        "common", ("-c", "--common"), "data for every task, as f's second argument; a tuple in brackets"
+    ),
+    Option(
+        field="function",
+        words=("-f", "--function"),
+        means="the function, if not the last one of the cell",
+        value=identifier,
+        needs="the name of a function",
+        shape="NAME",
+        magics=("%%golemize",),
+    ),
+    Option(
+        field="chunk_size",
+        words=("--chunk-size", "--task-size"),
+        means="tasks that travel together; auto, the default, follows the speed",
+        value=_chunk_size,
+        needs="a whole number or auto",
+        shape="N|auto",
+        choices=("auto",),
+    ),
+    _word("on_error", f"at a task that failed: {', '.join(get_args(OnError))}", get_args(OnError)),
+    Option(
+        field="retries",
+        words=("--retries",),
+        means="try a task that raised so often again, with growing pauses",
+        value=_whole,
+        needs="a whole number",
+        shape="N",
+    ),
+    _expression("retry_on", ("--retry-on",), "exceptions worth another try; default: every Exception"),
+    Option(
+        field="timeout",
+        words=("--timeout",),
+        means="longest time of one task; what takes longer is ended",
+        value=float,
+        needs="a number of seconds",
+        shape="SECONDS",
+    ),
+    _expression("setup", ("--setup",), "function called once per worker; tasks get its value last"),
+    Option(
+        field="workers",
+        words=("--workers",),
+        means="how many workers to place; default: as many as there are slots",
+        value=_whole,
+        needs="a whole number",
+        shape="N",
+    ),
+    Option(
+        field="engine",
+        words=("--engine",),
+        means="which engine places them",
+        value=str,
+        needs="the name of an engine",
+        shape="NAME",
+    ),
+    Option(
+        field="label",
+        words=("--label",),
+        means="shown with the job; quotes around blanks",
+        value=str,
+        needs="a text",
+        shape="TEXT",
+    ),
+    _flag("star", "unpack each input: f(*x)"),
+    _flag("unordered", "iterate in the order in which results come"),
+    _flag("stream", "draw the inputs bit by bit beside the notebook, also without end"),
+    _word("keep", "unread frees the space of a result once it was read", get_args(Keep)),
+    Option(
+        field="disk_budget",
+        words=("--disk-budget",),
+        means="most space of results that nobody has read yet, such as 500M or 2G",
+        value=_bytes,
+        needs="a number of bytes, such as 500M or 2G",
+        shape="BYTES",
+    ),
+    _flag("wait", "wait here for the end of the job; an interrupt only stops waiting"),
+    _flag("quiet", "no progress view"),
 )
 OPTIONS: Mapping[str, Option] = {word: option for option in _ALL for word in option.words}
+_EXPRESSIONS = frozenset(option.field for option in _ALL if option.value == "expression")
 # Planned; refused with a word of their own, so that nobody takes them for misspelt.
-LATER = {
-    *("--retries", "--timeout", "--setup", "--resources", "--seed", "--kwargs"),
-    *("--cache", "--stream", "--keep", "--reuse", "--estimate"),
-}
+LATER = frozenset({"--resources", "--seed", "--kwargs", "--cache", "--reuse", "--estimate"})

@@ -22,16 +22,26 @@ def load_engine(name: str, options: EngineOptions) -> Engine:
         SettingsError: No engine has that name, its module cannot be imported, or ``options``
             lack what it needs.
     """
-    known = known_engines()
-    if name not in known:
-        raise SettingsError(_unknown(name, sorted(known)))
+    point = find_engine(name)
     try:
-        engine_class = known[name].load()
+        engine_class = point.load()
     except (ImportError, AttributeError) as error:
-        message = f"engine {name} ({known[name].value}) cannot be imported ({error}): install what it needs"
+        message = f"engine {name} ({point.value}) cannot be imported ({error}): install what it needs"
         raise SettingsError(message) from error
     engine: Engine = engine_class.from_options(options)
     return engine
+
+
+def find_engine(name: str) -> EntryPoint:
+    """Find the engine called ``name`` without importing it.
+
+    Raises:
+        SettingsError: No engine has that name.
+    """
+    known = known_engines()
+    if name not in known:
+        raise SettingsError(_unknown(name, sorted(known)))
+    return known[name]
 
 
 def known_engines() -> dict[str, EntryPoint]:

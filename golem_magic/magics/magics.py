@@ -19,12 +19,14 @@ from IPython.core.magic import (
 from traitlets import Bool
 
 from golem_magic import cells, outcomes
-from golem_magic.cells import LineOptions
+from golem_magic import options as map_options
+from golem_magic.cells import Command, LineOptions, MapLine
 from golem_magic.errors import CellError, GolemMagicError
+from golem_magic.magics import commands
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
 from golem_magic.magics.running import Shell, evaluate, read_cell
-from golem_magic.model import JobSnapshot, JobState
+from golem_magic.model import JobSnapshot
 from golem_magic.settings import load_settings
 
 if TYPE_CHECKING:
@@ -33,7 +35,18 @@ if TYPE_CHECKING:
     from golem_magic.results import Results
 
 _WAIT_STEP_S = 0.5  # on every platform an interrupt ends a wait after a step at the latest
-_PASSED_ON = {"on_error", "workers", "engine", "label", "star", "unordered", "quiet"}
+_OURS = {"out", "function", "wait"}  # options that are no keywords of a map
+
+
+def _with_options(magic: str) -> Callable[[Any], Any]:
+    """Put the options of a magic into its help."""
+
+    def documented(method: Any) -> Any:
+        lines = ("\n" + 12 * " ").join(cells.help_on(magic))
+        method.__doc__ = method.__doc__.replace("{options}", lines)
+        return method
+
+    return documented
 
 
 @magics_class
@@ -51,10 +64,11 @@ class GolemMagics(Magics):
         self._make_client = make_client or _default_client
         self._client: Client | None = None
         self._shown: list[tuple[Results, JobView]] = []  # jobs that had not ended when last looked at
-        self.matcher = make_matcher(shell.user_ns)
+        self.matcher = make_matcher(shell.user_ns, self.job_ids)
 
     @no_var_expand
     @cell_magic
+    @_with_options("%%golemize")
     def golemize(self, line: str, cell: str) -> None:
         """Run this cell, then map the function it defines.
 
@@ -70,22 +84,19 @@ class GolemMagics(Magics):
 
         Options, before or after INPUTS::
 
-            -o, --out NAME         variable for the results; default: the function's name + _results
-            -c, --common EXPR      data for every task, as the second argument; a tuple goes into brackets
-            -f, --function NAME    the function, if not the last one of the cell
-            --chunk-size N|auto    tasks that travel together; auto follows the speed  (or --task-size)
-            --on-error WORD        what iterating does at a failed task: raise, return or skip
-            --workers N            how many workers to place
-            --engine NAME          which engine places them
-            --label TEXT           shown with the job; quotes around blanks
-            --star                 unpack each input: f(*x)
-            --unordered            iterate in the order in which results come
-            --wait                 wait here for the end of the job; an interrupt only stops waiting
-            --quiet                no progress view
+            {options}
+
+        EXPR is an expression that ends at the first blank or comma outside brackets and quotes.
+        Examples::
+
+            %%golemize range(1000)
+            %%golemize -o effects -c table --label "with a table" range(1000)
+            %%golemize images --setup load_model --timeout 60 --retries 2 --retry-on (OSError, ValueError)
+            %%golemize endless() --stream --keep unread --disk-budget 2G
         """
         __tracebackhide__ = True
         with _short_errors():
-            asked = cells.parse_cell_line(line)
+            asked = _checked(cells.parse_cell_line(line))
         body = read_cell(self._shell, cell)
         with _short_errors():
             name = cells.function_in_cell(body.source, asked.options.function)
@@ -105,6 +116,7 @@ class GolemMagics(Magics):
     @needs_local_scope
     @output_can_be_silenced
     @line_magic
+    @_with_options("%golem_map")
     def golem_map(self, line: str, local_ns: Mapping[str, Any] | None = None) -> "Results | None":
         """Map a function that is there already, and give the results.
 
@@ -114,28 +126,19 @@ class GolemMagics(Magics):
             results = %golem_map FUNCTION INPUTS
 
         FUNCTION is an expression that ends at the first blank or comma outside brackets and quotes;
-        INPUTS is the rest of the line, as an expression. A comma may stand between them::
+        INPUTS is the rest of the line, as an expression. A comma may stand between them. Examples::
 
             %golem_map square range(1000)
             %golem_map (lambda x: x + 1) [x**2 for x in xs if x] -o powers
+            %golem_map -c {"scale": 3} --on-error skip stretch, images
 
         Options, before or after::
 
-            -o, --out NAME         bind the results to this variable instead of giving them
-            -c, --common EXPR      data for every task, as the second argument; a tuple goes into brackets
-            --chunk-size N|auto    tasks that travel together; auto follows the speed  (or --task-size)
-            --on-error WORD        what iterating does at a failed task: raise, return or skip
-            --workers N            how many workers to place
-            --engine NAME          which engine places them
-            --label TEXT           shown with the job; quotes around blanks
-            --star                 unpack each input: f(*x)
-            --unordered            iterate in the order in which results come
-            --wait                 wait here for the end of the job; an interrupt only stops waiting
-            --quiet                no progress view
+            {options}
         """
         __tracebackhide__ = True
         with _short_errors():
-            asked = cells.parse_map_line(line)
+            asked = _checked(cells.parse_map_line(line))
         assert asked.function is not None
         assert asked.inputs is not None
         names = _names(self._shell.user_ns, local_ns)
@@ -148,15 +151,26 @@ class GolemMagics(Magics):
 
     @line_magic
     def golem(self, line: str) -> "Results | None":
-        """See to jobs that are there already.
+        """Look after jobs that are there already, and after settings and space.
 
         ::
 
-            %golem jobs                  list them
-            %golem attach JOB [-o NAME]  get the results of one back, also in another kernel
-            %golem cancel JOB|NAME       cancel one, by its id or by the variable of its results
+            %golem jobs                            list the jobs
+            %golem attach JOB [-o NAME]            get the results of one back, also in another kernel
+            %golem cancel JOB|NAME                 cancel one, by its id or by the variable of its results
+            %golem logs JOB|NAME [TASK]            what its workers wrote; with TASK, the one that had it
+            %golem nodes                           the engine's machines, their slots, how many are taken
+            %golem config                          the settings, and where each comes from
+            %golem config KEY=VALUE                change one for this kernel; KEY= takes that back
+            %golem clean [--dry-run] [--older DAYS]    remove jobs that were over DAYS ago (default 7)
 
-        JOB is an id or so much of its beginning that only one job is meant.
+        JOB is an id or so much of its beginning that only one job is meant; $name and {expression} stand
+        for their values. Examples::
+
+            %golem attach 3f9a -o effects
+            %golem logs effects 17
+            %golem config workers=4
+            %golem clean --dry-run --older 1.5
         """
         __tracebackhide__ = True
         with _short_errors():
@@ -166,13 +180,25 @@ class GolemMagics(Magics):
                     results = self.client.attach(command.job)
                     self._show(results, quiet=False)
                     return self._bind(results, command.out)
-                case "cancel":
-                    self._cancel(command.job)
+                case "config":
+                    self._config(command)
                 case _:
-                    from golem_magic.progress.tables import job_table
-
-                    sys.stdout.write(job_table(self.client.jobs()))
+                    commands.run(self.client, command, self._job_id(command.job))
         return None
+
+    def _config(self, command: Command) -> None:
+        """Show or change settings; the next map has a client with the new ones."""
+        is_question = command.value is None and command.key not in commands.PASSWORDS
+        if is_question or not command.key:
+            commands.show_config(command.key)
+            return
+        commands.configure(command.key, command.value)
+        self._forget_client()
+
+    def _job_id(self, job: str) -> str:
+        """Give the id of the job whose results a variable holds, or else what was said."""
+        value = self._shell.user_ns.get(job)
+        return job if _progress(value) is None else str(value.job_id)
 
     @property
     def client(self) -> "Client":
@@ -205,20 +231,28 @@ class GolemMagics(Magics):
 
     def close(self) -> None:
         """Let go of the client; jobs run on."""
-        client, self._client = self._client, None
         self._shown.clear()
+        self._forget_client()
+
+    def job_ids(self) -> list[str]:
+        """The ids of all jobs, for completion, which must not fail."""
+        try:
+            return list(self.client.inventory.ids())
+        except GolemMagicError:
+            return []
+
+    def _forget_client(self) -> None:
+        client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def _keywords(self, options: LineOptions, names: dict[str, Any]) -> dict[str, Any]:
         """Turn what the line said into keywords of :meth:`submit`; what it did not say stays away."""
         __tracebackhide__ = True
-        keywords = {name: getattr(options, name) for name in options.given & _PASSED_ON}
-        if options.common is not None:
-            keywords["common"] = evaluate(self._shell, options.common, names)
-        if "chunk_size" in options.given:
-            keywords["chunk_size"] = options.chunk_size or "auto"
-        return keywords
+        said = {name: value for name, value in options.values().items() if name not in _OURS}
+        return said | {
+            name: evaluate(self._shell, text, names) for name, text in options.expressions().items()
+        }
 
     def _map(
         self,
@@ -270,16 +304,6 @@ class GolemMagics(Magics):
             else:
                 sys.stdout.write(f"stopped waiting; job {job} goes on - cancel it with %golem cancel {job}\n")
 
-    def _cancel(self, job: str) -> None:
-        """Cancel on the share, so that a job that this kernel has given up ends for all others too."""
-        value = self._shell.user_ns.get(job)
-        job_id = self.client.cancel(job if _progress(value) is None else value.job_id)
-        is_done = any(each.job_id == job_id and each.state is JobState.DONE for each in self.client.jobs())
-        fate = (
-            "was over already: nothing to cancel" if is_done else "is cancelled; results that are there stay"
-        )
-        sys.stdout.write(f"job {job_id[:8]} {fate}\n")
-
 
 def load(shell: Shell, *, make_client: "Callable[[], Client] | None" = None) -> None:
     """Register magics and completion; cheap, since kernels may do it at every start."""
@@ -307,6 +331,13 @@ def unload(shell: Shell) -> None:
         shell.Completer.custom_matchers.remove(magics.matcher)
     outcomes.call_files(outcomes.own_name)
     magics.close()
+
+
+def _checked(asked: MapLine) -> MapLine:
+    """Refuse values that are not allowed before anything is run."""
+    values = asked.options.values()
+    map_options.checked({name: value for name, value in values.items() if name in map_options.DEFAULTS})
+    return asked
 
 
 def _default_client() -> "Client":

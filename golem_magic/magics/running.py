@@ -1,10 +1,16 @@
 """Running the cell under ``%%golemize`` so that source, line numbers and errors are those of any cell."""
 
 import ast
+import builtins
 import sys
+import traceback
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, TypeAlias
+
+from IPython.core.error import UsageError
+
+from golem_magic.cells import nearest
 
 Shell: TypeAlias = Any  # an InteractiveShell, which is typed in parts only, other parts in each version
 
@@ -60,11 +66,28 @@ def _blank_lines(body: str) -> str:
 
 
 def evaluate(shell: Shell, expression: str, names: dict[str, Any]) -> Any:
-    """Evaluate an expression of a magic's line; tracebacks through it, lambdas too, show its source."""
+    """Evaluate an expression of a magic's line; tracebacks through it, lambdas too, show its source.
+
+    Raises:
+        UsageError: A name in it is not known.
+    """
     __tracebackhide__ = True
     source = f"({expression}\n)"
-    name = shell.compile.cache(source, running_cell_number(shell))
-    return eval(compile(source, name, "eval"), names)
+    file = shell.compile.cache(source, running_cell_number(shell))
+    try:
+        return eval(compile(source, file, "eval"), names)
+    except NameError as error:
+        if not _is_raised_in(file, error):  # but deep in something that is called
+            raise
+        hint = nearest(str(error.name), [*names, *vars(builtins)])
+        where = "" if error.name == expression else f" (in {expression})"
+        message = f"{error.name} is not defined{where}{hint}"
+    raise UsageError(message)
+
+
+def _is_raised_in(file: str, error: BaseException) -> bool:
+    places = list(traceback.walk_tb(error.__traceback__))
+    return places[-1][0].f_code.co_filename == file
 
 
 def _compiled(shell: Shell, tree: ast.Module, name: str, *, is_quiet: bool) -> list[CodeType]:

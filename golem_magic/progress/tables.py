@@ -11,7 +11,11 @@ def job_table(jobs: Sequence[JobSnapshot]) -> str:
     """Draw the jobs, one row each; the last column is done/failed/total tasks."""
     if not jobs:
         return "no jobs\n"
-    rows = [("job", "function", "label", "state", "done/failed/total"), *map(_row, jobs)]
+    return table([("job", "function", "label", "state", "done/failed/total"), *map(_row, jobs)])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Draw rows of equal length in columns as wide as they need."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "".join(f"{line}\n" for line in lines)

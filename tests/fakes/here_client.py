@@ -93,6 +93,13 @@ class HereClient:
         self.attach(job).cancel()
         return self.attach(job).job_id
 
+    @property
+    def inventory(self) -> "HereClient":
+        return self
+
+    def ids(self) -> list[JobId]:
+        return [results.job_id for results in self.started]
+
     def jobs(self) -> list[JobSnapshot]:
         return [results.progress for results in self.started]
 

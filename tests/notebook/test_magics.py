@@ -1,5 +1,6 @@
 """Maps by the magics, in a plain shell, with a client that runs everything here at once."""
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +10,11 @@ import cloudpickle
 import pytest
 from fakes.here_client import HereClient
 
+from golem_magic import Client
+from golem_magic.cells.options import OPTIONS
 from golem_magic.errors import SettingsError
 from golem_magic.magics import load
+from golem_magic.options import DEFAULTS, KNOWN
 
 Run: TypeAlias = Callable[[str], Any]
 Refusal: TypeAlias = Callable[[str], str]
@@ -37,8 +41,11 @@ def test_the_line_of_the_readme(run: Run, shell: Shell, client: HereClient) -> N
 
 def test_every_option_reaches_the_client(run: Run, shell: Shell, client: HereClient) -> None:
     run(
-        "%%golemize -f add --chunk-size 5 --on-error skip --workers 3 --engine golem --label 'a b' --star "
-        "--unordered --quiet -c None [(1, 2)] -o sums\n"
+        "%%golemize -f add --chunk-size 5 --on-error stop --workers 3 --engine golem --label 'a b' --star "
+        "--stream --retries 2 --retry-on (OSError, Odd) --timeout 1.5 --setup load --keep all "
+        "--disk-budget 2G --unordered --quiet -c None [(1, 2)] -o sums\n"
+        "class Odd(ValueError): ...\n"
+        "def load(): ...\n"
         "def add(a, b, common):\n    return a + b, common\n"
         "def other(x):\n    return x",
     )
@@ -46,7 +53,14 @@ def test_every_option_reaches_the_client(run: Run, shell: Shell, client: HereCli
     assert list(shell.user_ns["sums"]) == [(3, None)]
     assert client.options == {
         "chunk_size": 5,
-        "on_error": "skip",
+        "on_error": "stop",
+        "retries": 2,
+        "retry_on": (OSError, shell.user_ns["Odd"]),
+        "timeout": 1.5,
+        "setup": shell.user_ns["load"],
+        "keep": "all",
+        "disk_budget": 2 * 2**30,
+        "stream": True,
         "workers": 3,
         "engine": "golem",
         "label": "a b",
@@ -56,10 +70,34 @@ def test_every_option_reaches_the_client(run: Run, shell: Shell, client: HereCli
     }
 
 
-def test_an_automatic_chunk_size_can_be_said(run: Run, client: HereClient) -> None:
-    run("%golem_map abs [1] --chunk-size auto")
+def test_the_options_of_a_line_are_keywords_of_a_map() -> None:
+    keywords = inspect.signature(Client.map).parameters
+    of_a_line = {option.field for option in OPTIONS.values()} - {"out", "function", "wait", "quiet"}
 
-    assert client.options == {"chunk_size": "auto"}
+    assert of_a_line == set(KNOWN)
+    assert of_a_line < set(keywords)
+    assert {name: keywords[name].default for name in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.meets("G-31")
+def test_the_size_of_chunks_is_a_number_or_automatic_and_a_wrong_one_is_told_at_once(
+    run: Run, refusal: Refusal, client: HereClient
+) -> None:
+    said = []
+    for size in ("auto", "1", "12"):
+        run(f"%golem_map abs [1] --chunk-size {size} -o out")
+        said.append(client.options["chunk_size"])
+
+    wrong = [refusal(f"%golem_map abs [1] --chunk-size {size}") for size in ("0", "-1", "ten", "1.5")]
+
+    assert said == ["auto", 1, 12]
+    assert len(client.started) == 3
+    assert wrong[:2] == [
+        f"chunk_size is {size}: give a whole number from 1 up, or 'auto'" for size in (0, -1)
+    ]
+    assert wrong[2:] == [
+        f"--chunk-size is '{size}', allowed: a whole number or auto" for size in ("ten", "1.5")
+    ]
 
 
 def test_dollars_and_braces_of_an_expression_stay(run: Run, shell: Shell, client: HereClient) -> None:
@@ -142,7 +180,15 @@ def test_the_namespace_of_the_cell_keeps_its_future(run: Run, shell: Shell, clie
     [
         ("%%golemize -o 1x xs\nran = True", "'1x' cannot name a variable"),
         ("%%golemize xs --chunk-size ten\nran = True", "--chunk-size is 'ten', allowed: a whole number"),
-        ("%%golemize xs --retries 2\nran = True", "--retries is not available yet"),
+        ("%%golemize xs --chunk-size 0\nran = True", "chunk_size is 0: give a whole number from 1 up"),
+        ("%%golemize xs --workers 0\nran = True", "workers is 0: give a whole number from 1 up"),
+        ("%%golemize xs --retries -1\nran = True", "retries is -1: give a whole number from 0 up"),
+        ("%%golemize xs --timeout 0\nran = True", "timeout is 0.0: give seconds above 0"),
+        ("%%golemize xs --timeout nan\nran = True", "timeout is nan"),
+        ("%%golemize xs --disk-budget 0\nran = True", "disk_budget is 0: give a whole number from 1 up"),
+        ("%%golemize xs --keep unread --unordered\nran = True", "leave unordered out"),
+        ("%%golemize xs --seed 2\nran = True", "--seed is not available yet"),
+        ("%%golemize xs --retires 2\nran = True", "unknown option --retires, did you mean --retries?"),
         ("%%golemize [1]\nran = True", "the cell defines no function"),
         ("%%golemize [1] -f g\nran = True", "the cell does not define g"),
         ("%%golemize [1]\nran = True\nasync def f(x): ...", "async def f cannot be mapped"),
@@ -166,7 +212,12 @@ def test_a_mistake_on_the_line_is_told_before_the_cell_runs(
         ("%golem_map (lambda x: lock) [1]", "cannot send <lambda>: cannot pickle"),
         ("%golem attach fff", "0 jobs begin with fff"),
         ("%golem cancel fff", "0 jobs begin with fff"),
-        ("%golem logs", "%golem logs is not available yet; known are attach, cancel, jobs"),
+        ("%golem doctor", "%golem doctor is not available yet; known are attach, cancel"),
+        ("%golem_map nosuch [1]", "nosuch is not defined"),
+        ("%golem_map abs range(lok)", "lok is not defined (in range(lok)), did you mean lock?"),
+        ("%golem_map abs [x for x in [1] if y]", "y is not defined (in [x for x in [1] if y])"),
+        ("%golem_map abs [1] -c nosuch", "nosuch is not defined"),
+        ("%%golemize pritn(1)\ndef f(x): ...", "pritn is not defined (in pritn(1)), did you mean print?"),
     ],
 )
 def test_our_own_errors_are_one_line(
@@ -194,14 +245,19 @@ def test_settings_that_are_wrong_are_one_line_and_may_be_mended(
     assert list(run("%golem_map abs [-1] --quiet")) == [1]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "kind"),
+    [("[1 / 0]", ZeroDivisionError), ("[broken()]", NameError), ("[[].x]", AttributeError)],
+)
 def test_an_error_in_the_inputs_is_the_users_own(
-    shell: Shell, client: HereClient, capsys: pytest.CaptureFixture[str]
+    run: Run, shell: Shell, client: HereClient, capsys: pytest.CaptureFixture[str], inputs: str, kind: type
 ) -> None:
-    done = shell.run_cell("%%golemize [1 / 0]\ndef f(x):\n    return x", store_history=True)
+    run("def broken():\n    return nosuch")
+    done = shell.run_cell(f"%%golemize {inputs}\ndef f(x):\n    return x", store_history=True)
 
     shown = capsys.readouterr().out
-    assert isinstance(done.error_in_exec, ZeroDivisionError)
-    assert "[1 / 0]" in shown
+    assert isinstance(done.error_in_exec, kind)
+    assert inputs in shown
     assert "running.py" not in shown
 
 

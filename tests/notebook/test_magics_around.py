@@ -101,6 +101,7 @@ def test_a_job_is_cancelled_by_id_or_by_variable(
 # --- what is shown ---
 
 
+@pytest.mark.meets("G-10")
 def test_progress_is_shown_unless_it_should_be_quiet(
     run: Run, client: HereClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +133,37 @@ def test_the_help_names_every_option() -> None:
         help_text = method.__doc__ or ""
         missing = [word for word in cells.words_of(magic) if word not in help_text]
         assert missing == []
-    assert all(word in (GolemMagics.golem.__doc__ or "") for word in cells.command_words())
+    help_text = GolemMagics.golem.__doc__ or ""
+    assert [word for word in cells.command_words() if f"%golem {word}" not in help_text] == []
+    assert all(
+        option in help_text for word in cells.command_words() for option in cells.command_options(word)[:1]
+    )
+
+
+@pytest.mark.parametrize("magic", ["%%golemize", "%golem_map", "%golem"])
+def test_a_question_mark_shows_use_options_and_examples(
+    run: Run, client: HereClient, capsys: pytest.CaptureFixture[str], magic: str
+) -> None:
+    run(f"{magic}?")
+
+    shown = capsys.readouterr().out
+    assert f"\n    {magic} " in shown or f"    {magic} " in shown
+    assert "Examples::" in shown
+    assert "{options}" not in shown
+    assert ("--disk-budget BYTES" in shown) == (magic != "%golem")
+    assert max(map(len, shown.splitlines())) < 120
+
+
+def test_the_traits_can_be_seen_and_set(
+    run: Run, shell: Shell, client: HereClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("%config GolemMagics")
+    shown = capsys.readouterr().out
+    run("%config GolemMagics.interrupt_cancels = True")
+
+    assert "GolemMagics.interrupt_cancels=<Bool>" in shown
+    assert "Whether an interrupt of --wait also cancels the job" in shown
+    assert shell.magics_manager.registry["GolemMagics"].interrupt_cancels is True
 
 
 def completions(shell: Shell, text: str) -> list[str]:
@@ -148,10 +179,18 @@ def completions(shell: Shell, text: str) -> list[str]:
         ("%golem_map f xs --u", ["%golem_map f xs --unordered"]),
         ("r = %golem_map --sta", ["r = %golem_map --star"]),
         ("%%golemize --fu", ["%%golemize --function"]),
-        ("%%golemize xs --on-error s", ["%%golemize xs --on-error skip"]),
+        ("%%golemize xs --on-error s", ["%%golemize xs --on-error skip", "%%golemize xs --on-error stop"]),
+        ("%%golemize xs --keep u", ["%%golemize xs --keep unread"]),
+        ("%golem_map f xs --ret", ["%golem_map f xs --retries", "%golem_map f xs --retry-on"]),
+        ("%golem_map f xs --setup my_fu", ["%golem_map f xs --setup my_function"]),
         ("%golem_map my_fu", ["%golem_map my_function"]),
         ("%golem_map -o out my_fu", ["%golem_map -o out my_function"]),
         ("%golem att", ["%golem attach"]),
+        ("%golem c", ["%golem cancel", "%golem clean", "%golem config"]),
+        ("%golem clean --d", ["%golem clean --dry-run"]),
+        ("%golem clean --older 3 --d", ["%golem clean --older 3 --dry-run"]),
+        ("%golem attach 1f --o", ["%golem attach 1f --out"]),
+        ("%golem config wor", ["%golem config workers="]),
     ],
 )
 def test_lines_are_completed(run: Run, shell: Shell, text: str, expected: list[str]) -> None:
@@ -159,6 +198,20 @@ def test_lines_are_completed(run: Run, shell: Shell, text: str, expected: list[s
     run("def my_function(x): return x\nmy_functional = 3")
 
     assert completions(shell, text) == expected
+
+
+def test_jobs_are_completed_by_their_ids_and_their_variables(
+    run: Run, shell: Shell, client: HereClient
+) -> None:
+    run("%golem_map abs [-1] -o squares --quiet\n%golem_map abs [-1] -o other --quiet")
+    short = sorted(results.job_id[:8] for results in client.started)
+    whole = client.started[0].job_id
+
+    assert completions(shell, "%golem attach ") == [f"%golem attach {job}" for job in short]
+    assert completions(shell, f"%golem logs {short[0][:2]}") == [f"%golem logs {short[0]}"]
+    assert completions(shell, "%golem cancel squ") == ["%golem cancel squares"]
+    assert completions(shell, f"%golem cancel {whole[:9]}") == [f"%golem cancel {whole}"]
+    assert completions(shell, f"%golem logs {short[0]} ") != [f"%golem logs {short[0]} {short[0]}"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from fakes.golem_double import GolemDouble
 from kernel_session import KernelSession, started_kernel
 
 ROOT = Path(__file__).parents[2]
@@ -171,17 +172,27 @@ def test_a_notebook_run_without_a_browser_keeps_the_end_of_its_jobs(tmp_path: Pa
     assert set(mapped[0]["data"]) == {"text/plain", "text/html"}  # no widget, which would be dead
 
 
-def test_an_engine_that_does_not_answer_is_told_under_the_cell(kernel: Kernel) -> None:
-    kernel.run(
-        "import os, time\nos.environ['GOLEM_MAGIC_SERVER_URL'] = 'http://127.0.0.1:9'  # nobody listens"
-    )
-    kernel.run("%golem_map -o out abs [-1] --engine golem --workers 1")
-    kernel.run("views = [view for _, view in get_ipython().magics_manager.registry['GolemMagics']._shown]")
-    waiting = "while not out.progress.note: time.sleep(0.01)\nviews[0]"  # the kernel has a deadline
+def test_an_engine_that_does_not_answer_is_told_at_once_or_under_the_cell(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    with GolemDouble(tmp_path / "golem", password="right", slots=()) as golem:  # nothing runs there
+        kernel.run(
+            f"import os\nos.environ['GOLEM_MAGIC_SERVER_URL'] = {golem.url!r}\n"
+            "os.environ['GOLEM_MAGIC_SERVER_PASSWORD'] = 'right'"
+        )
+        kernel.run("%golem_map -o out abs [-1] --engine golem --workers 1")
+        kernel.run(
+            "views = [view for _, view in get_ipython().magics_manager.registry['GolemMagics']._shown]"
+        )
 
+    waiting = "while not out.progress.note: pass\nviews[0]"  # the kernel has a deadline
     [shown] = kernel.run(waiting).data
     kernel.run("out.cancel()")
+    refused = kernel.run("%golem_map -o more abs [-1] --engine golem --workers 1")
 
     for kind in ("text/plain", "text/html"):
         assert "the engine does not answer, asking again: " in shown[kind]
-        assert "http://127.0.0.1:9" in shown[kind]
+        assert golem.url in shown[kind]
+    assert refused.text.startswith("UsageError: ")
+    assert golem.url in refused.text
+    assert (refused.text.count("\n"), kernel.value("'more' in globals()")) == (1, "False")
