@@ -151,10 +151,11 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str]] = {
         "(2, True, True, True)",
     ),
     "what a package loads by name": (
-        {"pack/__init__.py": "import importlib\nimportlib.import_module('pack.' + 'plug')",
-         "pack/plug.py": "n = 8"},
-        "import pack\ndef f(x): return pack.plug.n",
-        "8",
+        {"pack/__init__.py": "import importlib\nplug = importlib.import_module('pack.' + 'hidden')\n"
+                             "def go(x): return plug.n + x",
+         "pack/hidden.py": "n = 8"},
+        "import pack\ndef f(x): return pack.go(x)",
+        "11",
     ),
     "a text in another encoding": (
         {"one.py": "# -*- coding: latin-1 -*-\ns = 'h\\xf6'\n"},
@@ -306,21 +307,27 @@ def test_two_threads_that_send_modules_made_at_run_time_do_not_disturb_each_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = ModuleType("made_here")
-    exec("def g(x): return x + 1", made.__dict__)
+    exec("\n".join(f"def g{i}(x): return x" for i in range(100)), made.__dict__)
     monkeypatch.setitem(sys.modules, "made_here", made)
     notebook = Notebook()
-    notebook.run("from made_here import g\ndef f(x): return g(x)")
+    notebook.run("import made_here\ngs = [getattr(made_here, f'g{i}') for i in range(100)]")
+    notebook.run("def f(x): return gs")
     sizes: set[int] = set()
 
     def send() -> None:
-        for _ in range(200):
+        for _ in range(20):
             sizes.add(notebook.function().size)
 
     threads = [threading.Thread(target=send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
 
     assert len(sizes) == 1, "by name in some, by value in others"
     assert not cloudpickle.list_registry_pickle_by_value()
@@ -368,6 +375,19 @@ def test_a_file_that_was_edited_but_not_reloaded_counts_as_it_is_on_disk(
 
     assert list(client.map(f, [1])) == ["new"]
     assert f(1) == "old"
+
+
+def test_bytecode_beside_a_file_is_not_taken_for_it(folder: Folder) -> None:
+    """Python trusts it if time and length agree, and an editor can be that quick."""
+    file = folder.write("one.py", "n = 1")
+    py_compile.compile(str(file), doraise=True)
+    compiled_at = file.stat().st_mtime_ns
+    folder.write("one.py", "n = 2")
+    os.utime(file, ns=(compiled_at, compiled_at))
+    notebook = Notebook()
+    notebook.run("def f(x):\n    import one\n    return one.n")
+
+    assert call_elsewhere(notebook.function(), 3) == "2"
 
 
 def test_what_the_job_was_submitted_with_counts_whatever_becomes_of_the_file(
@@ -453,9 +473,12 @@ def test_a_module_is_sent_once_with_the_function_and_not_with_every_block(folder
     first = packer.inputs([heavy.K()], 0)
     function = packer.function(cell("def f(x): return x")["f"], "f")
     second = packer.inputs([heavy.K()], 1)
+    folder.write("light.py", "class K: pass")
+    third = packer.inputs([heavy.K(), importlib.import_module("light").K()], 2)
 
     assert function.size > 100_000
     assert max(first.size, second.size) < 200
+    assert second.size < third.size < 500
 
 
 # --- tracebacks ---
@@ -498,6 +521,7 @@ def test_an_unchanged_function_is_the_same_object_again(client: Client, folder: 
         return set(os.listdir(objects))
 
     before = submitted()
+    payload.dump(names["D"](1))  # pickle leaves a note on the class
     again = submitted()
     folder.write("one.py", "class C: pass\ndef g(x): return x + 2")
     changed = submitted()

@@ -68,10 +68,11 @@ class Ledger:
         """Note a module; if nobody can import it, let what it defines travel by value until ``undo``."""
         self.modules.add(name)
         self._library.find(name)
-        if name in self._library.made and name not in cloudpickle.list_registry_pickle_by_value():
-            undo.enter_context(_by_value)
-            cloudpickle.register_pickle_by_value(sys.modules[name])
-            undo.callback(cloudpickle.unregister_pickle_by_value, sys.modules[name])
+        if name in self._library.made:
+            undo.enter_context(_by_value)  # until this payload is pickled: another would end it too early
+            if name not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(sys.modules[name])
+                undo.callback(cloudpickle.unregister_pickle_by_value, sys.modules[name])
 
     def travels(self, function: FunctionType) -> None:
         """Note the lines of a function that goes by value, and what it imports when it runs."""
