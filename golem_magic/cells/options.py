@@ -183,7 +183,7 @@ _ALL = (
     Option(
         field="out",
         words=("-o", "--out"),
-        means="variable for the results; default of a cell: the function's name + _results",
+        means="variable for the results; a cell's default is its function's name + _results",
         value=identifier,
         needs="the name of a variable",
         shape="NAME",

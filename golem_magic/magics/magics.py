@@ -155,14 +155,14 @@ class GolemMagics(Magics):
 
         ::
 
-            %golem jobs                            list the jobs
-            %golem attach JOB [-o NAME]            get the results of one back, also in another kernel
-            %golem cancel JOB|NAME                 cancel one, by its id or by the variable of its results
-            %golem logs JOB|NAME [TASK]            what its workers wrote; with TASK, the one that had it
-            %golem nodes                           the engine's machines, their slots, how many are taken
-            %golem config                          the settings, and where each comes from
-            %golem config KEY=VALUE                change one for this kernel; KEY= takes that back
-            %golem clean [--dry-run] [--older DAYS]    remove jobs that were over DAYS ago (default 7)
+            %golem jobs                              list the jobs
+            %golem attach JOB [-o NAME]              get the results of one back, also in another kernel
+            %golem cancel JOB|NAME                   cancel one, by its id or by the variable of its results
+            %golem logs JOB|NAME [TASK]              what its workers wrote; with TASK, the one that had it
+            %golem nodes                             the engine's machines, their slots, how many are taken
+            %golem config                            the settings, and where each comes from
+            %golem config KEY=VALUE                  change one for this kernel; KEY= takes that back
+            %golem clean [--dry-run] [--older DAYS]  remove jobs that were over DAYS ago (default: 7)
 
         JOB is an id or so much of its beginning that only one job is meant; $name and {expression} stand
         for their values. Examples::

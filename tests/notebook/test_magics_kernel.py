@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,63 @@ def test_a_mappable_function_goes_to_the_engine(kernel: Kernel) -> None:
 
     assert kernel.value("fact(5)") == "120"
     assert kernel.value("list(fact.map(range(5)))") == "[1, 1, 2, 6, 24]"
+
+
+def test_options_of_a_line_are_kept_by_the_workers(kernel: Kernel, tmp_path: Path) -> None:
+    tried = tmp_path / "tried"
+    kernel.run(
+        "%%golemize [1, 2, 3] -o out --workers 1 --chunk-size 1 --setup load --retries 1 "
+        "--retry-on (OSError, KeyError) --timeout 1 --on-error return --quiet\n"
+        "import time\n"
+        "def load():\n    return 10\n"
+        "def f(x, loaded):\n"
+        f"    with open({str(tried)!r}, 'a') as file: file.write(f'{{x}} ')\n"
+        "    if x == 1: raise OSError('again')\n"
+        "    if x == 2: time.sleep(600)\n"
+        "    return x * loaded"
+    )
+    assert kernel.value("[type(value).__name__ for value in out]") == "['OSError', 'TaskTimeout', 'int']"
+    assert kernel.value("out[2]") == "30"
+    assert tried.read_text().split().count("1") == 2
+
+    kernel.run("import time\nfail_or_sleep = lambda x: time.sleep(600) if x else 1 / x")
+    kernel.run("%golem_map fail_or_sleep [0, 1] -o stopped --workers 1 --chunk-size 1 --on-error stop")
+    kernel.run("stopped.wait()")
+    assert kernel.value("stopped.progress.state.value") == "'cancelled'"
+
+
+def test_inputs_without_end_are_mapped_within_a_budget(kernel: Kernel) -> None:
+    kernel.run(
+        "%%golemize itertools.count() -o out --stream --keep unread --disk-budget 100K --quiet\n"
+        "import itertools\ndef block(n):\n    return bytes(1000), n"
+    )
+
+    assert kernel.value("[next(out)[1] for _ in range(1000)] == list(range(1000))") == "True"
+    assert "ResultConsumed" in kernel.run("out[0]").text
+    kernel.run("out.cancel()")
+    assert kernel.value("out.wait(30)") == "True"
+
+
+def test_lines_of_a_cell_with_magics_are_those_of_the_notebook_here_and_on_the_worker(
+    kernel: Kernel,
+) -> None:
+    cell = (
+        "%%golemize [1, 0] -o out --quiet\n\n"
+        "%precision 3\n"
+        "words = !echo one; echo two\n"
+        "!true\n"
+        "def inverse(x):\n"
+        "    y = x\n"
+        "    return 1 / y\n"
+    )
+    here = kernel.run(f"{cell}\n%time inverse(0)")
+    kernel.run(cell)
+    there = kernel.run("out[1]")
+
+    assert (here.status, there.status) == ("error", "error")
+    assert "line 8, in inverse" in here.text
+    assert re.search(r"Cell In\[2\], line 8, in inverse\n    return 1 / y\n", there.text)
+    assert kernel.value("words") == "['one', 'two']"
 
 
 def test_what_a_task_raises_shows_its_remote_lines(kernel: Kernel) -> None:
