@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from fakes.golem_double import GolemDouble
 
 from golem_magic.engines.local import LocalEngine
 from golem_magic.magics import load
@@ -32,7 +33,7 @@ def told(
 
     load(shell)
     yield told
-    for key in ("workers", "engine", "share", "server_password"):
+    for key in ("workers", "engine", "share", "server_url", "server_password"):
         set_here(key, "")
 
 
@@ -226,3 +227,20 @@ def test_the_label_is_shown_with_the_job_here_and_by_the_engine_with_its_owner(
     [job] = answer["Items"]
     assert job["Label"] == "my label"
     assert "@" in job["Owner"]
+
+
+def test_nodes_of_a_master_are_listed_with_their_sum_and_a_master_that_is_not_there_is_told(
+    told: Told, refusal: Refusal, tmp_path: Path
+) -> None:
+    with GolemDouble(tmp_path / "golem", password="right", slots=(2, 3)) as golem:
+        told(
+            f"%golem config server_url={golem.url}\n%golem config engine=golem\n"
+            f"%golem config share={tmp_path}/share"
+        )
+        rows = [line.split() for line in told("%golem nodes").splitlines()]
+    line = refusal("%golem nodes")
+
+    assert rows[0] == ["node", "slots", "running"]
+    assert sorted(row[1:] for row in rows[1:3]) == [["2", "0"], ["3", "0"]]
+    assert rows[3] == ["all", "5", "0"]
+    assert golem.url in line
