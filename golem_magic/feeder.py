@@ -16,7 +16,7 @@ from golem_magic import payload
 from golem_magic.clock import Clock
 from golem_magic.dispatcher import Dispatcher
 from golem_magic.errors import GolemMagicError, PayloadError
-from golem_magic.inputs import Drawer
+from golem_magic.inputs import Ahead, Drawer
 from golem_magic.model import MapOptions
 from golem_magic.planner import Flow, n_to_show
 from golem_magic.share import files
@@ -49,6 +49,7 @@ class Feeder:
         self._dispatcher = dispatcher
         self._packer = packer
         self._first: tuple[list[Any], payload.Frame] | None = first
+        self._ahead: Ahead | None = None
         self._clock = clock
         self._born_s = self._learn_at_s = clock.now()
 
@@ -64,14 +65,17 @@ class Feeder:
         if not _is_limited(options):
             self._feed_all()
             return
+        job = self._dispatcher.manifest.job_id[:8]
         if options.stream:
-            self._drawer.is_alone = True
+            self._ahead = Ahead(self._drawer, f"golem-inputs-{job}")
         else:
-            while self._draw():
+            while self._put(*self._next_block()):
                 pass
+            self._dispatcher.n_drawn = self._writer.hidden
         self._dispatcher.start()
-        name = f"golem-inputs-{self._dispatcher.manifest.job_id[:8]}"
-        threading.Thread(target=self._follow, args=(options,), name=name, daemon=True).start()
+        threading.Thread(
+            target=self._follow, args=(options,), name=f"golem-feeder-{job}", daemon=True
+        ).start()
 
     def _feed_all(self) -> None:
         """Write and show block after block; workers are asked for as soon as there is something to do.
@@ -79,40 +83,46 @@ class Feeder:
         A handful of inputs is written in one go before the dispatcher starts:
         its thread would only get in the way.
         """
-        while self._draw():
+        while self._put(*self._next_block()):
             self._writer.show(self._writer.hidden)
             if self._writer.staged > 1:
                 self._dispatcher.start()
         self._close()
         self._dispatcher.start()
 
-    def _draw(self) -> bool:
-        """Draw the next block and put it on the share, hidden; tell whether there was one."""
+    def _next_block(self) -> tuple[list[Any], payload.Frame]:
+        """Draw and pickle a block; an empty one ends the inputs."""
         if self._first is not None:
-            (block, frame), self._first = self._first, None
-        else:
-            block = self._drawer.next_block()
-            block, frame = self._pack(block, self._writer.staged + self._writer.hidden)
+            first, self._first = self._first, None
+            return first
+        block = self._drawer.next_block()
+        return block, self._packer.inputs(block, self._writer.staged + self._writer.hidden)
+
+    def _put(self, block: list[Any], frame: payload.Frame) -> bool:
+        """Put a block on the share, hidden; tell whether there was one."""
         if not block:
             return False
         self._writer.put(frame, len(block))
         self._drawer.learn(frame.size, len(block))
         return True
 
-    def _pack(self, block: list[Any], first: int) -> tuple[list[Any], payload.Frame]:
-        """Pickle a block; in a stream, what cannot be pickled ends the inputs, and what came before it stays.
+    def _take(self, ahead: Ahead, count: int) -> bool:
+        """Put what a stream has given on the share, hidden; tell whether more may follow.
 
-        Raises:
-            PayloadError: An input cannot be pickled (without ``stream``).
+        An input that cannot be pickled ends the inputs; what came before it stays.
         """
+        if self._first is not None:
+            return self._put(*self._next_block())
+        is_over, block = ahead.is_over, ahead.take(count)
+        start = self._writer.staged + self._writer.hidden
         try:
-            return block, self._packer.inputs(block, first)
+            self._put(block, self._packer.inputs(block, start))
         except PayloadError as error:
-            if not self._drawer.is_alone:
-                raise
             self._drawer.end(error)
-        good = list(takewhile(self._can_be_sent, block))
-        return good, self._packer.inputs(good, first)
+            good = list(takewhile(self._can_be_sent, block))
+            self._put(good, self._packer.inputs(good, start))
+            return False
+        return not is_over
 
     def _can_be_sent(self, value: Any) -> bool:
         try:
@@ -131,6 +141,8 @@ class Feeder:
             self._let_through(options)
         except Exception as error:  # noqa: BLE001 - raised again where the reader gets to its place
             self._drawer.end(error)
+        if self._ahead is not None:
+            self._ahead.stop()
         self._dispatcher.hint = ""
         try:
             self._close()
@@ -138,14 +150,12 @@ class Feeder:
             self._drawer.end(error)
 
     def _let_through(self, options: MapOptions) -> None:
-        pause_s = PAUSE_S[0]
-        is_drawn = not options.stream
+        pause_s, ahead = PAUSE_S[0], self._ahead
         while not self._dispatcher.snapshot().state.is_final:
             count = n_to_show(self._flow(options))
-            if count and not self._writer.hidden and not is_drawn:
-                self._drawer.limit(count)
-                is_drawn = not self._draw()
-            if is_drawn and not self._writer.hidden:
+            if count and ahead is not None and not self._writer.hidden and not self._take(ahead, count):
+                ahead = None
+            if ahead is None and not self._writer.hidden:
                 return
             if count and self._writer.hidden:
                 self._writer.show(count)
@@ -157,8 +167,11 @@ class Feeder:
             self._dispatcher.hint = HINT if is_full and options.disk_budget is not None else ""
             if is_full and options.keep == "unread":
                 self._learn_from_share()
-            self._clock.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_S[1])
+            if count and ahead is not None:
+                ahead.wait(PAUSE_S[1])
+            else:
+                self._clock.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_S[1])
 
     def _learn_from_share(self) -> None:
         """See what readers in other kernels have freed, now and then."""

@@ -114,7 +114,7 @@ class Results:
         return next(self._own_pass())
 
     def __len__(self) -> int:
-        n_tasks = self._dispatcher.n_tasks
+        n_tasks = self._dispatcher.n_inputs
         if n_tasks is None:
             message = f"job {self.job_id[:8]} is still drawing its inputs: their number is not known yet"
             raise TypeError(message)
@@ -129,7 +129,7 @@ class Results:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = index + len(self) if index < 0 else index
-        if position < 0 or (self._dispatcher.n_tasks is not None and position >= len(self)):
+        if position < 0 or (self._dispatcher.n_inputs is not None and position >= len(self)):
             message = f"result {index} of {len(self)}"
             raise IndexError(message)
         outcome = self._outcome(position)

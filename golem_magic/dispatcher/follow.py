@@ -49,7 +49,8 @@ class Dispatcher:
         book: What the share says; others may read what its docstring names.
         error: Why the job was given up, None unless it FAILED.
         fatal: What became of the user's set-up function, if it failed.
-        n_tasks: Number of tasks, None while inputs are being drawn.
+        n_tasks: Number of tasks, None while inputs are being drawn or held back.
+        n_drawn: The same, known here earlier: all are drawn, and held back.
         reading: How far readers have come.
         hint: Something the feeder has to say to the user, such as what it waits for.
     """
@@ -68,6 +69,7 @@ class Dispatcher:
         self.error: GolemMagicError | None = None
         self.fatal: Failure | None = None
         self.n_tasks: int | None = None
+        self.n_drawn: int | None = None
         self.reading, self.hint = Reading(), ""
         self._clock = clock
         self._staging = staging
@@ -102,6 +104,11 @@ class Dispatcher:
             self._is_started = True
         name = f"golem-{self.manifest.job_id[:8]}"
         threading.Thread(target=self._follow, name=name, daemon=True).start()
+
+    @property
+    def n_inputs(self) -> int | None:
+        """Number of tasks, as early as it can be known; None while inputs are being drawn."""
+        return self.n_tasks if self.n_tasks is not None else self.n_drawn
 
     def snapshot(self) -> JobSnapshot:
         """The newest picture of the job."""
@@ -366,7 +373,7 @@ class Dispatcher:
             function=self.manifest.function_name,
             label=self.manifest.label,
             state=self._state,
-            n_tasks=self.n_tasks,
+            n_tasks=self.n_inputs,
             n_staged=self._n_staged,
             n_done=self.book.n_outcomes - self.book.n_failed,
             n_failed=self.book.n_failed,
