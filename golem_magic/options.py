@@ -2,8 +2,9 @@
 
 import difflib
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sized
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, SupportsIndex, cast, get_args
 
 from golem_magic.errors import SettingsError
 from golem_magic.model import Keep, MapOptions, OnError, qualified_name
@@ -65,10 +66,13 @@ def checked(said: Mapping[str, Any]) -> MapOptions:
         retry_on=_exceptions(said["retry_on"]),
         stream=bool(said["stream"]),
         keep=_keep(said["keep"]),
-        disk_budget=_whole(said["disk_budget"], "disk_budget", low=1, none_is="no limit"),
+        disk_budget=_whole(said["disk_budget"], "disk_budget", low=1, none_is="no limit", unit=" of bytes"),
     )
     if options.unordered and options.keep == "unread":
         message = "keep='unread' frees results in the order of the inputs: leave unordered out"
+        raise SettingsError(message)
+    if options.retry_on and not options.retries:
+        message = "retry_on says which exceptions are worth another try, and retries is 0: set retries too"
         raise SettingsError(message)
     return options
 
@@ -77,16 +81,24 @@ def function_name(function: object) -> str:
     """What a function is called in messages and pictures.
 
     Raises:
-        SettingsError: It cannot be called, or is a coroutine function.
+        SettingsError: It cannot be called, or is a coroutine or generator function.
     """
     if not callable(function):
         message = f"{function!r} cannot be called: the first argument is the function"
         raise SettingsError(message)
     name = str(getattr(function, "__name__", type(function).__name__))
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+    if _is_any(function, inspect.iscoroutinefunction):
         message = f"{name} is an async function: map a plain one, such as lambda x: asyncio.run({name}(x))"
         raise SettingsError(message)
+    if _is_any(function, inspect.isgeneratorfunction) or _is_any(function, inspect.isasyncgenfunction):
+        message = f"{name} gives a generator, which cannot be sent back: let it return a list"
+        raise SettingsError(message)
     return name
+
+
+def _is_any(function: object, kind: Callable[[object], bool]) -> bool:
+    """Whether a function, or what an object does when it is called, is of this kind."""
+    return kind(function) or kind(type(function).__call__)
 
 
 def check_arguments(function: Callable[..., Any], name: str, options: MapOptions, first: list[Any]) -> None:
@@ -121,7 +133,7 @@ def on_error(value: object) -> OnError:
     Raises:
         SettingsError: It is none of the known ways.
     """
-    if value in get_args(OnError):
+    if isinstance(value, str) and value in get_args(OnError):
         return cast("OnError", value)
     message = f"on_error is {value!r}: give 'raise', 'return', 'skip' or 'stop'"
     raise SettingsError(message)
@@ -152,28 +164,40 @@ def _label(value: object) -> str:
 def _chunk_size(value: object) -> int | None:
     if isinstance(value, str) and value == "auto":
         return None
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
+    number = _index(value)
+    if number is not None and number >= 1:
+        return number
     message = f"chunk_size is {value!r}: give a whole number from 1 up, or 'auto'"
     raise SettingsError(message)
 
 
-def _whole(value: object, name: str, *, low: int, none_is: str = "") -> int | None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
+def _index(value: object) -> int | None:
+    """A whole number of whatever library, None for anything else, truth values among it."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:  # an array has the method, and uses it only where it is a number
+        return None
+
+
+def _whole(value: object, name: str, *, low: int, none_is: str = "", unit: str = "") -> int | None:
     if value is None and none_is:
         return None
-    if is_whole and cast("int", value) >= low:
-        return cast("int", value)
+    number = _index(value)
+    if number is not None and number >= low:
+        return number
     also = f", or None for {none_is}" if none_is else ""
-    message = f"{name} is {value!r}: give a whole number from {low} up{also}"
+    message = f"{name} is {value!r}: give a whole number{unit} from {low} up{also}"
     raise SettingsError(message)
 
 
 def _seconds(value: object, name: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
-        return float(value)
+    number = value if isinstance(value, float) else _index(value)
+    if number is not None and 0 < number < float("inf"):
+        return float(number)
     message = f"{name} is {value!r}: give seconds above 0, or None for no limit"
     raise SettingsError(message)
 
@@ -195,16 +219,17 @@ def _setup(value: object) -> Callable[[], Any] | None:
 
 
 def _exceptions(value: object) -> tuple[str, ...]:
-    kinds = value if isinstance(value, tuple) else () if value is None else (value,)
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            message = f"retry_on is {value!r}: give an exception class or a tuple of them"
-            raise SettingsError(message)
+    if value is None:
+        return ()
+    kinds = value if isinstance(value, tuple) else (value,)
+    if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        message = f"retry_on is {value!r}: give an exception class, a tuple of them, or None for all"
+        raise SettingsError(message)
     return tuple(qualified_name(kind) for kind in kinds)
 
 
 def _keep(value: object) -> Keep:
-    if value in get_args(Keep):
+    if isinstance(value, str) and value in get_args(Keep):
         return cast("Keep", value)
     message = f"keep is {value!r}: give 'all' or 'unread'"
     raise SettingsError(message)

@@ -139,10 +139,10 @@ def test_a_reader_always_gets_its_next_result_whatever_happened_before(
 
 @pytest.mark.unit
 @given(
-    size=st.integers(1, 100),
-    workers=st.integers(1, 8),
-    budget=st.integers(1, 2000),
-    acts=st.lists(st.tuples(st.sampled_from("sswwr"), st.integers(0, 7)), max_size=300),
+    size=st.integers(1, 10),
+    workers=st.integers(1, 4),
+    budget=st.integers(1, 60),
+    acts=st.lists(st.tuples(st.sampled_from("sswwwr"), st.integers(0, 7)), min_size=20, max_size=200),
 )
 def test_unread_results_stay_within_the_budget_but_for_the_first_of_each_worker(
     size: int, workers: int, budget: int, acts: list[tuple[str, int]]
