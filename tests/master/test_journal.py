@@ -411,4 +411,4 @@ def test_a_long_line_arrives_whole(master: Master) -> None:
     master.wait_for_end(job_id)
 
     assert master.output(job_id, "out") == ["x" * 3_000_000, "end"]
-    assert master.output(job_id, "err")[1:] == ["x" * 2_500_000]
+    assert master.output(job_id, "err")[1:] == ["y" * 2_500_000]
