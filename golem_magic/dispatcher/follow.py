@@ -19,8 +19,9 @@ from golem_magic.clock import Clock, wall_time
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements, Site
 from golem_magic.dispatcher.reading import Reading
+from golem_magic.dispatcher.reasons import no_workers
 from golem_magic.dispatcher.rivals import Rivals
-from golem_magic.errors import FormatError, GolemMagicError, JobError, NoWorkersError, ShareError
+from golem_magic.errors import FormatError, GolemMagicError, JobError, ShareError
 from golem_magic.model import Failure, JobSnapshot, JobState
 from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
 from golem_magic.share import files, jobs, outcome_files
@@ -330,21 +331,10 @@ class Dispatcher:
             return JobError(f"the set-up function failed on {self.fatal.host}: {self.fatal.summary}")
         if self._is_orphaned():
             return self._half_staged()
-        return self._placements.trouble or self._no_workers()
-
-    def _no_workers(self) -> NoWorkersError:
-        bad = self._placements.bad
-        n_errored = sum(status.n_errored for status in bad.values())
-        logs = sorted(name for name in files.names(self.paths.workers) if name.endswith(".log"))
-        tails = [tail for name in logs if (tail := files.tail(f"{self.paths.workers}/{name}").strip())]
-        reasons = [status.reason for status in bad.values() if status.reason]
-        said = (tails or reasons or ["none of them left a word"])[-1].splitlines()[-1]
-        message = (
-            f"{n_errored} workers in {len(bad)} placements ended before they published anything; the last "
-            f"said: {said} (logs in {self.paths.workers}; does the workers' Python exist there and see the "
-            f"share?)"
+        placed = self._placements
+        return placed.trouble or no_workers(
+            self.paths, self.manifest, self._site, placed.bad.values(), placed.last_words()
         )
-        return NoWorkersError(message)
 
     def _publish(self) -> None:
         if not self._state.is_final:

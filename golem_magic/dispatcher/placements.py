@@ -7,11 +7,12 @@ again until the engine has answered: asking twice places once.
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from golem_magic.clock import Clock
-from golem_magic.engines.base import Engine
+from golem_magic.engines.base import Engine, KeepsOutput
 from golem_magic.errors import EngineError
 from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
 from golem_magic.share import files
@@ -154,6 +155,19 @@ class Placements:
         if ids and self._clock.now() >= self._end_at_s:
             self._end_at_s = self._clock.now() + END_S
             self._tell(lambda engine: engine.cancel(ids))
+
+    def last_words(self) -> str:
+        """The last error line of bad placements, as far as the engine keeps it; else empty."""
+        if self._site.engine is None:
+            return ""
+        for native in reversed(list(self._bad)):
+            with suppress(EngineError), self._site.lock:
+                engine = self._site.engine()
+                text = engine.output(native, "err") if isinstance(engine, KeepsOutput) else None
+                lines = [line for line in (text or "").splitlines() if line and not line.startswith("TASK :")]
+                if lines:
+                    return lines[-1]
+        return ""
 
     def has_ended(self, worker: str) -> bool:
         """Whether the engine says that a worker's whole placement has ended."""

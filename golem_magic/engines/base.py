@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from golem_magic.model import NativeId, Node, PlacementStatus, WorkerSpec
 
@@ -98,6 +98,18 @@ class TellsNodes(Protocol):
 
     def nodes(self) -> list[Node]:
         """The machines, as they are known now.
+
+        Raises:
+            EngineError: The engine was not reached.
+        """
+
+
+@runtime_checkable
+class KeepsOutput(Protocol):
+    """What an engine adds if it keeps what its processes print."""
+
+    def output(self, native_id: NativeId, kind: Literal["out", "err", "log"]) -> str | None:
+        """What the processes of a placement printed, or the engine's log of them; None if it is not known.
 
         Raises:
             EngineError: The engine was not reached.

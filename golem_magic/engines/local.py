@@ -18,7 +18,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import golem_magic
 from golem_magic.clock import Clock, SystemClock
@@ -147,6 +147,11 @@ class LocalEngine:
                     raise
                 self.close()
         return [Node(socket.gethostname(), self.n_slots() or 0, 0)]
+
+    def output(self, native_id: NativeId, kind: Literal["out", "err", "log"]) -> str | None:
+        """What the processes of a placement printed, or the master's log of them; None if it is not known."""
+        golem = self._find()
+        return None if golem is None else golem.output(native_id, kind)
 
     def close(self) -> None:
         """Close the connection. The master stays while this process lives, or any job runs."""
