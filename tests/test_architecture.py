@@ -31,7 +31,10 @@ MAY_IMPORT = {
     "inventory": "clock errors model share",
     "client": "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results settings share",
     "progress": "model",
+    "autoload": "errors",
     "magics": "cells client errors model options outcomes progress results settings",
+    "cli": "autoload client engines errors model progress settings",
+    "__main__": "cli",
 }
 ROOT = Path(golem_magic.__file__).parent
 NOTEBOOK_SIDE = {"IPython", "ipywidgets", "traitlets", "requests", "nbformat", "dask", "asyncio"}

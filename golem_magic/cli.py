@@ -1,0 +1,198 @@
+"""The words of ``%golem`` for a shell, and what only a shell needs: ``golem-magic``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import golem_magic
+from golem_magic.errors import GolemMagicError
+from golem_magic.model import JobState
+
+if TYPE_CHECKING:
+    from golem_magic.autoload import Autoload
+
+WAIT_STEP_S = 0.5  # on every platform an interrupt ends a wait after a step at the latest
+INTERRUPTED = 130  # as a shell says it
+FOREVER = "inf"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; give the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.act(arguments)
+        sys.stdout.flush()
+    except GolemMagicError as error:
+        sys.stderr.write(f"golem-magic: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+# --- what the words do ---
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    """Become the embedded Golem, so that the terminal's Ctrl-C is its own."""
+    from golem_magic.engines.local import MASTER, default_state_dir
+    from golem_magic.settings import load_settings
+
+    settings = load_settings()
+    state = os.path.expanduser(arguments.state or settings.state_dir or default_state_dir())
+    command = [*MASTER, "--state", state, "--port", str(arguments.port), "--linger", arguments.linger]
+    if n_slots := arguments.slots or settings.workers:
+        command += ["--slots", str(n_slots)]
+    if arguments.open_reads:
+        command.append("--open-reads")
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def _jobs(_: argparse.Namespace) -> int:
+    from golem_magic.client import Client
+    from golem_magic.progress.tables import job_table
+
+    with Client() as client:
+        sys.stdout.write(job_table(client.jobs()))
+    return 0
+
+
+def _attach(arguments: argparse.Namespace) -> int:
+    """Follow a job to its end with a line on stderr; 0 if every task gave a value."""
+    from golem_magic.client import Client
+    from golem_magic.progress import JobView
+
+    with Client() as client:
+        results = client.attach(arguments.job)
+        try:
+            view = JobView(lambda: results.progress).show()
+            while not results.wait(WAIT_STEP_S):
+                pass
+        except KeyboardInterrupt:
+            job = results.job_id[:8]
+            sys.stderr.write(
+                f"\nstopped waiting; job {job} goes on - cancel it with golem-magic cancel {job}\n"
+            )
+            return INTERRUPTED
+        view.refresh()
+        end = results.progress
+    return 0 if end.state is JobState.DONE and not end.n_failed else 1
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    from golem_magic.client import Client
+
+    with Client() as client:
+        job_id = client.cancel(arguments.job)
+        is_done = any(each.job_id == job_id and each.state is JobState.DONE for each in client.jobs())
+    fate = "was over already: nothing to cancel" if is_done else "is cancelled; results that are there stay"
+    sys.stdout.write(f"job {job_id[:8]} {fate}\n")
+    return 0
+
+
+def _config(_: argparse.Namespace) -> int:
+    from golem_magic.engines.local import default_state_dir
+    from golem_magic.progress.tables import table
+    from golem_magic.settings import describe_settings
+
+    rows, notes = describe_settings()
+    known = {("state_dir", "-"): str(default_state_dir())}
+    rows = [(name, known.get((name, value), value), place) for name, value, place in rows]
+    sys.stdout.write(table([("setting", "value", "from"), *rows]))
+    for note in notes:
+        sys.stderr.write(f"{note}\n")
+    return 0
+
+
+def _autoload(arguments: argparse.Namespace) -> int:
+    from golem_magic import autoload
+
+    acts = {"on": autoload.switch_on, "off": autoload.switch_off, "status": autoload.status}
+    sys.stdout.write(_in_words(acts[arguments.switch]()))
+    return 0
+
+
+def _in_words(found: "Autoload") -> str:
+    sentences = [
+        f"on: kernels of this environment know the magics from their start ({found.path})"
+        if found.is_on
+        else f"off: %load_ext golem_magic brings the magics into a notebook ({found.path} does not name them)"
+    ]
+    sentences += [f"but {path} asks for them as well" for path in found.elsewhere if not found.is_on]
+    return "".join(f"{sentence}\n" for sentence in sentences)
+
+
+# --- the command line ---
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="golem-magic", description="Jobs of notebooks on Golem, from a shell."
+    )
+    parser.add_argument("--version", action="version", version=f"golem-magic {golem_magic.__version__}")
+    words = parser.add_subparsers(required=True, metavar="WORD")
+
+    serve = words.add_parser("serve", help="run the embedded Golem here until Ctrl-C")
+    serve.set_defaults(act=_serve)
+    serve.add_argument("--state", metavar="DIR", help="folder of its address (default: where notebooks look)")
+    serve.add_argument("--slots", metavar="N", type=_slots, help="tasks at once (default: usable CPUs)")
+    serve.add_argument("--port", metavar="P", type=_port, default=0, help="default: any free one")
+    serve.add_argument(
+        "--open-reads", action="store_true", help="reading needs no password, as original clients expect"
+    )
+    serve.add_argument(
+        "--linger",
+        metavar="SECONDS",
+        type=_seconds,
+        default=FOREVER,
+        help="leave after so long without clients and unfinished jobs (default: stay)",
+    )
+
+    jobs = words.add_parser("jobs", help="list the jobs")
+    jobs.set_defaults(act=_jobs)
+    for word, act, text in (
+        ("attach", _attach, "wait for the end of a job; 0 if every task gave a value"),
+        ("cancel", _cancel, "cancel a job; results that are there stay"),
+    ):
+        one = words.add_parser(word, help=text)
+        one.set_defaults(act=act)
+        one.add_argument(
+            "job", metavar="JOB", help="its id, or so much of the beginning that only one is meant"
+        )
+    config = words.add_parser("config", help="show the settings and where each comes from")
+    config.set_defaults(act=_config)
+    autoload = words.add_parser("autoload", help="the magics in every kernel of this environment")
+    autoload.set_defaults(act=_autoload)
+    autoload.add_argument("switch", choices=("on", "off", "status"))
+    return parser
+
+
+def _slots(text: str) -> int:
+    return _whole(text, 1, 100_000)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 65_535)
+
+
+def _whole(text: str, lowest: int, highest: int) -> int:
+    if text.isdecimal() and lowest <= int(text) <= highest:
+        return int(text)
+    message = f"{text} is no whole number from {lowest} to {highest}"
+    raise argparse.ArgumentTypeError(message)
+
+
+def _seconds(text: str) -> str:
+    try:
+        if float(text) >= 0:
+            return text
+    except ValueError:
+        pass
+    message = f"{text} is no number of seconds"
+    raise argparse.ArgumentTypeError(message)
