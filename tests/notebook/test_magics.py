@@ -185,7 +185,10 @@ def test_the_namespace_of_the_cell_keeps_its_future(run: Run, shell: Shell, clie
         ("%%golemize xs --retries -1\nran = True", "retries is -1: give a whole number from 0 up"),
         ("%%golemize xs --timeout 0\nran = True", "timeout is 0.0: give seconds above 0"),
         ("%%golemize xs --timeout nan\nran = True", "timeout is nan"),
-        ("%%golemize xs --disk-budget 0\nran = True", "disk_budget is 0: give a whole number from 1 up"),
+        (
+            "%%golemize xs --disk-budget 0\nran = True",
+            "disk_budget is 0: give a whole number of bytes from 1 up",
+        ),
         ("%%golemize xs --keep unread --unordered\nran = True", "leave unordered out"),
         ("%%golemize xs --seed 2\nran = True", "--seed is not available yet"),
         ("%%golemize xs --retires 2\nran = True", "unknown option --retires, did you mean --retries?"),

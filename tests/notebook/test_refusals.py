@@ -45,7 +45,7 @@ WRONG = [
     ("%golem_map plain xs --chunk-size ten", "--chunk-size is 'ten', allowed: a whole number or auto"),
     ("%golem_map plain xs --workers 0", "workers is 0: give a whole number from 1 up"),
     ("%golem_map plain xs --timeout -1", "timeout is -1.0: give seconds above 0"),
-    ("%golem_map plain xs --retry-on 3", "retry_on is 3: give an exception class or a tuple of them"),
+    ("%golem_map plain xs --retry-on 3", "retry_on is 3: give an exception class, a tuple of them"),
     ("%golem_map two xs --setup plain", "setup cannot be called without arguments"),
     ("%golem_map two xs --setup number", "setup is 3, which cannot be called"),
     # names
