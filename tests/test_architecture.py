@@ -29,7 +29,10 @@ MAY_IMPORT = {
     "feeder": "clock dispatcher errors inputs model payload planner share",
     "options": "errors model",
     "inventory": "clock errors model share",
-    "client": "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results settings share",
+    "client": (
+        "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results "
+        "settings share"
+    ),
     "progress": "model",
     "autoload": "errors",
     "magics": "cells client errors model options outcomes progress results settings",
