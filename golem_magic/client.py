@@ -271,10 +271,12 @@ class Client:
 
     def _site(self, settings: Settings, share: SharePaths, manifest: Manifest, digest: Digest) -> Site:
         engine = self._engine(settings)
+        there = SharePaths(share.root if engine.share_is_local else settings.share_on_workers or share.root)
+        runtime.stage(share)
         return Site(
             engine=lambda: engine,
             lock=self._lock,
-            argv=(*settings.python, runtime.stage(share), share.job(manifest.job_id).root, digest),
+            argv=(*settings.python, there.runtime(runtime.digest()), there.job(manifest.job_id).root, digest),
             label=manifest.label or manifest.function_name,
             owner=_owner(),
             share_is_local=engine.share_is_local,

@@ -39,6 +39,7 @@ class Settings:
         engine: Name of the engine that places workers.
         share: Folder that this side and all workers can reach, an absolute path.
         server_url: Base URL of a Golem master.
+        share_on_workers: The same folder's path as workers on other machines see it; None if alike.
         server_password: Its shared password; never shown.
         server_ca: PEM file of the authorities to trust instead of the system's.
         server_fingerprint: SHA-256 of the one certificate to trust, 64 hex digits in small letters.
@@ -54,6 +55,7 @@ class Settings:
 
     engine: str = "local"
     share: str | None = None
+    share_on_workers: str | None = None
     server_url: str | None = None
     server_password: str | None = field(default=None, repr=False)
     server_ca: str | None = None
@@ -258,6 +260,7 @@ _FLAGS: dict[bool | str, bool] = {
 _RULES = {
     "engine": _Rule(_text, "the name of an engine"),
     "share": _Rule(_path, "the path of a folder"),
+    "share_on_workers": _Rule(_path, "the path of a folder, as workers on other machines see it"),
     # The URL is secret here because what makes it wrong may be a password written into it.
     "server_url": _Rule(_url, "host:port or an http(s) URL, without user and password", secret=True),
     "server_password": _Rule(_secret, "a text", secret=True),

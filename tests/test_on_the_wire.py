@@ -89,6 +89,22 @@ def test_a_map_is_one_submission_with_the_documented_parts(wire: Wire) -> None:
     assert wire.password not in post.body.decode()
 
 
+@pytest.mark.meets("G-35")
+def test_workers_may_see_the_share_elsewhere(share: Path, tmp_path: Path) -> None:
+    there = tmp_path / "as workers see it"
+    there.symlink_to(share)
+
+    with GolemDouble(tmp_path / "golem", password=PASSWORD) as golem, RecordingProxy(golem.url) as proxy:
+        options = {"server_url": proxy.url, "server_password": PASSWORD, "share_on_workers": there}
+        with Client(engine="golem", share=share, **options) as client:
+            assert list(client.map(abs, range(-9, 0))) == list(range(9, 0, -1))
+        (post,) = proxy.submissions
+
+    paths = [word for word in post.lines[0]["Args"] if "/jobs/" in word or "/runtimes/" in word]
+    assert len(paths) == 2
+    assert all(word.startswith(f"{there}/") for word in paths)
+
+
 def test_only_submissions_change_anything_on_the_master(wire: Wire) -> None:
     assert list(wire.client.map(abs, range(50))) == list(range(50))
 
