@@ -170,6 +170,7 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.meets("IP-12")
 @pytest.mark.meets("G-23")
 @pytest.mark.parametrize(("files", "source", "answer"), LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_a_module_that_is_nowhere_else_travels(

@@ -51,6 +51,21 @@ def test_a_length_grows_fourfold_where_nothing_else_stops_it(previous: int, leng
     assert next_length(pace, previous=previous, remaining=10**9, slots=2, workers=2) == length
 
 
+@pytest.mark.unit
+@pytest.mark.meets("G-33")
+@pytest.mark.parametrize(
+    ("task_s", "low", "high"),
+    [(120.0, 1, 1), (1.0, 1, 1), (0.01, 4, 6), (1e-4, 400, 600), (1e-6, 40_000, 60_000)],
+)
+def test_slow_calls_are_leased_singly_and_fast_ones_by_thousands(task_s: float, low: int, high: int) -> None:
+    pace, workers = Pace(task_s=task_s), 2
+    length = 1
+    for _ in range(20):
+        length = next_length(pace, previous=length, remaining=10**9, slots=workers, workers=workers)
+
+    assert low <= length <= high
+
+
 @pytest.mark.parametrize("previous", [0, 1, 1000])
 def test_a_worker_that_has_measured_nothing_does_not_lengthen(previous: int) -> None:
     length = next_length(Pace(), previous=previous, remaining=10**9, slots=2, workers=2)

@@ -26,7 +26,8 @@ def load_engine(name: str, options: EngineOptions) -> Engine:
     try:
         engine_class = point.load()
     except (ImportError, AttributeError) as error:
-        message = f"engine {name} ({point.value}) cannot be imported ({error}): install what it needs"
+        missing = getattr(error, "name", None) or "what it needs"
+        message = f"engine {name} ({point.value}) cannot be imported ({error}): install {missing} to use it"
         raise SettingsError(message) from error
     engine: Engine = engine_class.from_options(options)
     return engine

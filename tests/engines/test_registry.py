@@ -59,9 +59,10 @@ def test_a_strangers_engine_is_found_like_ours() -> None:
     assert vars(engine) == {"options": options}
 
 
+@pytest.mark.meets("EX-18")
 @pytest.mark.usefixtures("site")
 def test_an_engine_that_cannot_be_imported_says_what_is_missing() -> None:
-    with pytest.raises(SettingsError, match=r"broken.*no_such_module_here"):
+    with pytest.raises(SettingsError, match=r"engine broken .*install no_such_module_here to use it"):
         load_engine("broken", EngineOptions())
 
 
