@@ -198,7 +198,7 @@ class Job:
             "LastModified": self.modified,
             "Progress": {"Total": self.total, "Finished": self.finished, "Errored": self.errored},
             "State": state or ("COMPLETE" if self.is_complete else "RUNNING"),
-            "Status": self.status,
+            "Status": "READY" if state else self.status,
             "Running": self.n_alive,  # ours; the original never tells
         }
 

@@ -219,9 +219,12 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "404 page not found") from error
         with file:
             status = os.fstat(file.fileno())
-            begin, end = _range(self.headers.get("Range", ""), status.st_size)
-            is_part = (begin, end) != (0, status.st_size)
             extra = f"Last-Modified: {email.utils.formatdate(status.st_mtime, usegmt=True)}\r\n"
+            begin, end = _range(self.headers.get("Range", ""), status.st_size)
+            if begin >= end and status.st_size > 0:
+                extra += f"Content-Range: bytes */{status.st_size}\r\n"
+                raise Refused(416, "invalid range: failed to overlap", extra)
+            is_part = (begin, end) != (0, status.st_size)
             extra += "Accept-Ranges: bytes\r\n"
             if is_part:
                 extra += f"Content-Range: bytes {begin}-{end - 1}/{status.st_size}\r\n"
@@ -251,8 +254,8 @@ class Handler(BaseHTTPRequestHandler):
         match (kind, rest):
             case ("jobs", [job_id, action]):
                 self._act_on_job(job_id, action)
-            case ("jobs", [job_id]):
-                raise Refused(400, f"POST /jobs/{job_id}/stop or POST /jobs/{job_id}/kill")
+            case ("jobs", [_]):
+                raise Refused(400, "POST /jobs/id/stop or POST /jobs/id/kill")
             case ("nodes", ["die" | "restart"]):  # whoever needs us next starts us again
                 self.server.leave()
             case ("nodes", [node_id, "resize", number]):
@@ -341,14 +344,10 @@ def _whole(number: str) -> int:
 
 
 def _range(header: str, size: int) -> tuple[int, int]:
-    """Begin and end of the wanted bytes; a form we do not know means the whole file."""
+    """Begin and end of the wanted bytes, which may be none; a form we do not know means the whole file."""
     wanted = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", header)
-    if wanted is None or wanted[0] == "bytes=-":
+    if wanted is None or wanted[0] == "bytes=-" or size == 0:
         return 0, size
     if not wanted[1]:  # the last so many
-        begin, end = max(0, size - int(wanted[2])), size
-    else:
-        begin, end = int(wanted[1]), min(size, int(wanted[2]) + 1) if wanted[2] else size
-    if begin >= end:
-        raise Refused(416, "invalid range: failed to overlap", f"Content-Range: bytes */{size}\r\n")
-    return begin, end
+        return max(0, size - int(wanted[2])), size
+    return int(wanted[1]), min(size, int(wanted[2]) + 1) if wanted[2] else size

@@ -29,7 +29,7 @@ def read_recording(path: Path) -> tuple[bytes, bytes | None]:
 
 def send(url: str, request: bytes) -> bytes | None:
     """Send these bytes on a connection of their own; None if it is closed without an answer."""
-    probe = b"GET /jobs/probe HTTP/1.1\r\nHost: x\r\n\r\n"
+    probe = b"GET /jobs/probe HTTP/1.1\r\nHost: localhost:1\r\n\r\n"
     with (
         socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=10) as connection,
         connection.makefile("rb") as source,

@@ -289,6 +289,11 @@ def test_output_is_served_in_parts(master: Master) -> None:
         assert part.headers["Content-Range"] == f"bytes {place}/11"
     behind = master.ask("GET", path, headers={"Range": "bytes=11-"})
     assert (behind.status, behind.headers["Content-Range"]) == (416, "bytes */11")
+    empty = master.ask("GET", f"/output/{master.submit()}.err.txt", headers={"Range": "bytes=5-"})
+    assert empty.status == 404
+    (master.state / "output" / "empty.err.txt").touch()
+    empty = master.ask("GET", "/output/empty.err.txt", headers={"Range": "bytes=5-"})
+    assert (empty.status, empty.text) == (200, "")
     head = master.ask("HEAD", path)
     assert (head.status, head.text, head.headers["Content-Length"]) == (200, "", "11")
 
