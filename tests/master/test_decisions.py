@@ -91,6 +91,23 @@ def test_the_longest_running_leaves_first() -> None:
     assert leaver.number == 0
 
 
+@pytest.mark.meets("GM-21")
+def test_a_job_taken_up_hands_out_what_never_started_and_then_the_rest() -> None:
+    left = Job(job_id="j", label="", owner="", kind="", lines=[Line(2, ("a",)), Line(0, ()), Line(4, ("b",))])
+
+    left.resume(ended={0: True, 3: False}, started={4})
+    left.run(4, key=0, now_s=0.0)
+
+    assert (left.finished, left.errored, left.n_waiting, left.is_complete) == (1, 1, 3, False)
+    tasks = [left.take(key, 0.0) for key in (1, 2, 3)]
+    assert [(task.number, task.line, task.args) for task in tasks] == [
+        (1, 0, ("a",)),
+        (2, 2, ("b",)),
+        (5, 2, ("b",)),
+    ]
+    assert not left.has_waiting
+
+
 @pytest.mark.meets("GM-03")
 def test_a_form_is_read_as_clients_write_it() -> None:
     body = (

@@ -174,10 +174,13 @@ def test_a_task_that_was_not_noted_yet_is_found_by_its_mark(state_dir: Path, tmp
     with running_master(state_dir) as first:
         job_id = first.submit((1, task(tmp_path)))
         wait_for_starts(tmp_path, 1)
+        zygote = zygote_of(first)
         kill(first)
+    os.kill(zygote, signal.SIGKILL)
     (state_dir / "tasks" / f"{job_id}.0.note").unlink()
 
     with running_master(state_dir) as second:
+        time.sleep(3.5)  # longer than a process is missed
         assert second.job(job_id)["Running"] == 1
         assert second.ask("POST", f"/jobs/{job_id}/kill").status == 200
         second.wait_for_end(job_id)

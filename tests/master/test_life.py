@@ -99,6 +99,23 @@ def test_it_stays_while_a_job_is_unfinished(state_dir: Path, tmp_path: Path) -> 
         assert master.process.wait(5) == 0
 
 
+def test_a_master_asked_to_leave_does_so_when_its_last_job_has_ended(state_dir: Path, tmp_path: Path) -> None:
+    with running_master(state_dir) as master:
+        master.ask("POST", f"/clients/{os.getpid()}")
+        script = f"while [ ! -e {tmp_path}/release ]; do sleep 0.01; done"
+        job_id = master.submit((1, ["/bin/sh", "-c", script]))
+
+        assert master.ask("POST", "/leave").status == 200
+
+        late = master.submit((1, ["/bin/sh", "-c", script]))
+        with pytest.raises(subprocess.TimeoutExpired):
+            master.process.wait(2.0)
+        (tmp_path / "release").touch()
+        assert master.process.wait(5) == 0
+    with running_master(state_dir) as after:
+        assert [after.job(each)["Status"] for each in (job_id, late)] == ["SUCCESS", "SUCCESS"]
+
+
 @pytest.mark.meets("GM-19")
 def test_an_idle_master_uses_no_measurable_cpu(state_dir: Path) -> None:
     with running_master(state_dir, "--linger", "3") as master:

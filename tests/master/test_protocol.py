@@ -198,6 +198,7 @@ def test_an_id_is_taken_once_and_must_be_safe(master: Master) -> None:
 
     assert (first.status, again.status) == (200, 409)
     assert again.text == "job already exists: one\n"
+    assert [path.name for path in (master.state / "jobs").iterdir()] == ["one.jsonl"]
     for unsafe in ("../escape", "a/b", "a b", "x" * 65, "."):
         assert master.post_jobs(ECHO.encode(), preassigned_id=unsafe).status == 400
 
@@ -246,6 +247,7 @@ def test_nothing_is_read_or_changed_without_the_password(master: Master) -> None
             f"/nodes/{node_id}/resize/9",
             f"/clients/{os.getpid()}",
             "/nodes/die",
+            "/leave",
         ):
             answer = master.ask("POST", path)
             assert (answer.status, answer.text) == (403, "api key required in header\n")
