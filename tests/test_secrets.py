@@ -184,7 +184,7 @@ def looks(client: Client) -> str:
     names: dict[str, Any] = {"TESTER": os.getpid(), "__name__": "__main__"}
     exec(LOOK, names)
     results = list(client.map(names["look"], range(4)))
-    assert any("golem_magic" in line or "worker" in line for line in results[0][0])
+    assert any("golem_magic" in line or "/runtimes/" in line for line in results[0][0])
     assert len(results[0][1]) >= 2  # runner, keeper
     return repr(results)
 

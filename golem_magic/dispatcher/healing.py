@@ -81,5 +81,6 @@ class Healer:
             name=name,
             silent_s=now - since,
             worker_ended=has_ended,
-            is_deadly=is_alone and log.lease.generation >= self._manifest.max_attempts,
+            # The first loss was shared with neighbours: only those that the task had alone count.
+            is_deadly=is_alone and log.lease.generation > self._manifest.max_attempts,
         )

@@ -51,6 +51,7 @@ def stage(
     chunk_size: int | None = None,
     beat_s: float = 0.1,
     lease_s: float = 1.0,
+    max_attempts: int = 3,
 ) -> Staged:
     """Put a job on the share, without a client's defaults."""
     import threading
@@ -70,7 +71,7 @@ def stage(
         chunk_size=chunk_size,
         beat_s=beat_s,
         lease_s=lease_s,
-        max_attempts=3,
+        max_attempts=max_attempts,
         created_s=0.0,
         on_error="raise",
         host="here",

@@ -43,7 +43,12 @@ def test_kills_and_stops_on_two_caching_mounts_leave_one_outcome_per_task(
     calls.touch()
     n_tasks = 7000
     staged = stage(
-        mounts[0], mounts, by_value(FUNCTION, "f", calls=str(calls)), list(range(n_tasks)), workers=8
+        mounts[0],
+        mounts,
+        by_value(FUNCTION, "f", calls=str(calls)),
+        list(range(n_tasks)),
+        workers=8,
+        max_attempts=6,  # eight kills a second meet the same innocent task now and then
     )
 
     try:
@@ -56,7 +61,7 @@ def test_kills_and_stops_on_two_caching_mounts_leave_one_outcome_per_task(
     assert [value[0] for value in report.outcomes] == list(range(n_tasks))
     assert report.kills + report.stops >= 100
     assert set(report.executions) == set(range(n_tasks))
-    assert report.most <= 4  # three losses, then it would have been condemned
+    assert report.most <= 6
     assert report.extra <= 20 * (report.kills + report.stops)  # 0.1 s of finished work and the task in flight
 
 
