@@ -114,13 +114,13 @@ class OutputFolder:
             return
         path, begin = task.files.path(kind), task.copied[kind]
         try:
-            size = path.stat().st_size
+            size = os.stat(path).st_size
         except FileNotFoundError:
             return
         if size <= begin:
             return
         header = _header(task) if kind == "err" else b""
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             end = size if is_over else _end_of_lines(file, begin, size)
             file.seek(begin)
             is_new_line = True
@@ -144,7 +144,7 @@ class OutputFolder:
         """Append all of it or nothing: losing a line to a full disk is no reason to lose the job."""
         with self._lock:
             try:
-                descriptor = os.open(self.path(job_id, kind), APPENDING | os.O_CLOEXEC, 0o600)
+                descriptor = os.open(f"{self.folder}/{job_id}.{kind}.txt", APPENDING | os.O_CLOEXEC, 0o600)
             except OSError:
                 return False
             try:

@@ -366,7 +366,7 @@ class Slots:
                 "argv": list(task.args),
                 "identity": task.identity,
                 "mark": self._mark(task),
-                **{kind: str(task.files.path(kind)) for kind in ("out", "err", "note")},
+                **{kind: task.files.path(kind) for kind in ("out", "err", "note")},
             }
         )
         self.output.log_submitted(task)
