@@ -66,6 +66,11 @@ DIFFERENCES: dict[str, tuple[str, int, str]] = {
         200,
         '"Progress":{"Total":2,"Finished":2,"Errored":0},"State":"COMPLETE","Status":"STOPPED"',
     ),
+    "050": (
+        KILLS,
+        200,
+        '"Progress":{"Total":2,"Finished":0,"Errored":2},"State":"COMPLETE","Status":"STOPPED"',
+    ),
     "051": (
         KILLS,
         200,
@@ -108,7 +113,7 @@ class Replay:
             "046": [lambda: self.submit("3e-3", (2, WAIT)), lambda: self.busy(2)],
             "048": [lambda: self.release("3e-3", 0, 1), lambda: self.counted("3e-3", 2)],
             "049": [lambda: self.submit("4e-3", (2, WAIT)), lambda: self.busy(2)],
-            "051": [lambda: self.counted("4e-3", 2)],
+            "050": [lambda: self.counted("4e-3", 2)],
             "059": [lambda: self.busy(0)],
             "075": [self.restore_order],
             "079": [self.restart],
