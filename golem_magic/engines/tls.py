@@ -15,7 +15,9 @@ All checks are made before the first byte of a request is sent, hence before the
 """
 
 import contextlib
+import errno
 import hashlib
+import os
 import re
 import socket
 import ssl
@@ -99,6 +101,7 @@ class Security:
         """
         try:
             context = ssl.create_default_context(cafile=self.ca)
+            context.sslsocket_class = _ClientSocket
         except OSError as error:  # ssl.SSLError is one of them: no certificate in it
             message = f"server_ca {self.ca} cannot be used ({error}): name a PEM file of certificates"
             raise SettingsError(message) from error
@@ -110,6 +113,22 @@ class Security:
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
         return context
+
+
+class _ClientSocket(ssl.SSLSocket):
+    """Closes itself when its partner has left before TLS began.
+
+    ``SSLContext.wrap_socket`` of Python 3.11 raises then and leaves a socket open that nobody else
+    knows (seen when a master ends while it is asked).
+    """
+
+    def getpeername(self) -> Any:
+        """As the parent; a client without a partner is of no use, so it is closed."""
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
 
 
 class _AcceptingConnection(HTTPSConnection):

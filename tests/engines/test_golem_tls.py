@@ -1,8 +1,10 @@
 """Whom the client trusts: four ways, each against a real TLS server, and every mismatch in one line."""
 
 import contextlib
+import gc
 import socket
 import ssl
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -368,3 +370,16 @@ def test_nobody_there_has_no_fingerprint() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         assert found_fingerprint(f"https://127.0.0.1:{bound.getsockname()[1]}") is None
+
+
+def test_a_master_that_leaves_before_tls_begins_leaves_no_socket_open() -> None:
+    context = Security(verify=False).context()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        partner, _ = server.accept()
+        partner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        partner.close()  # a reset, as from a process that was killed
+
+        with pytest.raises(ConnectionResetError):
+            context.wrap_socket(client)
+    gc.collect()  # a socket left open would warn here, and every warning is a failure
