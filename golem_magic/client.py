@@ -278,7 +278,7 @@ class Client:
             lock=self._lock,
             argv=(*settings.python, there.runtime(runtime.digest()), there.job(manifest.job_id).root, digest),
             label=manifest.label or manifest.function_name,
-            owner=_owner(),
+            owner=settings.owner or _owner(),
             share_is_local=engine.share_is_local,
         )
 

@@ -48,6 +48,7 @@ class Settings:
         server_plain: Whether http may leave this machine.
         server_env_proxies: Whether the proxies that the environment names are used.
         workers: How many workers to place by default; None asks the engine.
+        owner: Free text shown with jobs, such as a mail address; None for user and host.
         python: The workers' interpreter, program and arguments.
         state_dir: Folder of the embedded Golem's address file and logs; None for its default.
         notes: What was read and has no effect, in words.
@@ -65,6 +66,7 @@ class Settings:
     server_plain: bool = False
     server_env_proxies: bool = False
     workers: int | None = None
+    owner: str | None = None
     python: tuple[str, ...] = (sys.executable,)
     state_dir: str | None = None
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
@@ -271,6 +273,7 @@ _RULES = {
     "server_plain": _Rule(_flag, "true or false"),
     "server_env_proxies": _Rule(_flag, "true or false"),
     "workers": _Rule(_count, "a whole number >= 1"),
+    "owner": _Rule(_text, "a text"),
     "python": _Rule(_command, "a program, or a list of a program and its arguments"),
     "state_dir": _Rule(_path, "the path of a folder"),
 }

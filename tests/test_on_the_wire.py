@@ -105,6 +105,17 @@ def test_workers_may_see_the_share_elsewhere(share: Path, tmp_path: Path) -> Non
     assert all(word.startswith(f"{there}/") for word in paths)
 
 
+@pytest.mark.meets("G-09")
+def test_a_job_has_the_owner_that_the_settings_name(share: Path, tmp_path: Path) -> None:
+    with GolemDouble(tmp_path / "golem", password=PASSWORD) as golem, RecordingProxy(golem.url) as proxy:
+        options = {"server_url": proxy.url, "server_password": PASSWORD, "owner": "Mä <me@example.org>"}
+        with Client(engine="golem", share=share, **options) as client:
+            assert list(client.map(abs, [-1])) == [1]
+        (post,) = proxy.submissions
+
+    assert post.headers["x-golem-job-owner"].encode("latin-1").decode() == "Mä <me@example.org>"
+
+
 def test_only_submissions_change_anything_on_the_master(wire: Wire) -> None:
     assert list(wire.client.map(abs, range(50))) == list(range(50))
 

@@ -80,6 +80,7 @@ def test_the_environment_reaches_every_setting(monkeypatch: pytest.MonkeyPatch) 
         "SERVER_PLAIN": "1",
         "SERVER_ENV_PROXIES": "True",
         "WORKERS": "7",
+        "OWNER": "me@example.org",
         "PYTHON": "/opt/my python/bin/python",
         "STATE": "/run/state",
     }
@@ -98,6 +99,7 @@ def test_the_environment_reaches_every_setting(monkeypatch: pytest.MonkeyPatch) 
         server_plain=True,
         server_env_proxies=True,
         workers=7,
+        owner="me@example.org",
         python=("/opt/my python/bin/python",),
         state_dir="/run/state",
     )
