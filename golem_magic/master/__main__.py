@@ -20,6 +20,7 @@ from golem_magic.master.starter import Starter
 
 LOOK_S = 1.0  # for clients that are gone
 LOOK_AT_CONTENTION_S = 0.1
+LATE_S = 5.0  # for connections that have become silent
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 WOKEN, LEAVE = 0, 255  # bytes on the waking pipe that are no signal's number
 
@@ -136,7 +137,7 @@ def _serve(
         leave=lambda: alarm.ring(LEAVE),
     )
     slots.restore()
-    threading.Thread(target=server.serve_forever, args=(3600.0,), name="listener", daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(LATE_S,), name="listener", daemon=True).start()
     state.publish(server.url, password)
     tell_ready(f"{server.url} (password in {state.address})")
     slots.output.sweep()

@@ -13,7 +13,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from golem_magic.master import bodies
 from golem_magic.master.clients import Clients
+from golem_magic.master.connections import Connections
 from golem_magic.master.jobs import Job, Refused
 from golem_magic.master.slots import Slots
 from golem_magic.master.submission import lines_of_request
@@ -23,8 +25,6 @@ PASSWORD_HEADER = "x-golem-apikey"
 SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 OUTPUT_NAME = re.compile(rf"(?:{SAFE_ID.pattern})\.(?:out|err|log)\.txt")
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost"})
-MAX_BODY_BYTES = 1 << 30
-MAX_DRAINED_BYTES = 1 << 26
 PIECE_BYTES = 1 << 20
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
@@ -59,6 +59,7 @@ class MasterServer(ThreadingHTTPServer):
         self.slots = slots
         self.clients = clients
         self.leave = leave
+        self.connections = Connections()
         self._password = password.encode()
         self._is_open_to_read = is_open_to_read
         self.hostname = socket.gethostname()
@@ -76,14 +77,30 @@ class MasterServer(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
-    def allows(self, method: str, password: str | None, host: str) -> bool:
-        """Whether the request may be served.
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread, if there are not too many already."""
+        self.connections.add(request)
+        super().process_request(request, client_address)
 
-        Without a password, a page in a browser could read through a name that resolves to
-        loopback; so the name asked for must be loopback's own.
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.connections.remove(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Between two connections, and every now and then."""
+        self.connections.drop_late()
+
+    def trusts(self, password: str | None) -> bool:
+        """Whether this is the password."""
+        return password is not None and hmac.compare_digest(password.encode("latin-1"), self._password)
+
+    def is_open_to(self, method: str, host: str) -> bool:
+        """Whether the request may be served without a password.
+
+        A page in a browser could read through a name that resolves to loopback; so the name
+        asked for must be loopback's own.
         """
-        if password is not None and hmac.compare_digest(password.encode("latin-1"), self._password):
-            return True
         is_reading = method in ("GET", "HEAD")
         return self._is_open_to_read and is_reading and host.rpartition(":")[0] in LOOPBACK_NAMES
 
@@ -129,10 +146,25 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._answer(code, message or HTTPStatus(code).phrase)
 
+    def parse_request(self) -> bool:
+        """Read a head, of bounded size; False if it was answered with an error."""
+        rfile = self.rfile
+        self.rfile = bodies.Head(rfile)  # type: ignore[assignment]  # only lines are read of it
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = rfile
+
     def _serve(self) -> None:
         if self.server.slots.is_retired:
             self.close_connection = True  # unanswered, as if we were gone already
             return
+        try:
+            self._answer_request()
+        finally:
+            self._hear(is_trusted=False)
+
+    def _answer_request(self) -> None:
         try:
             self._authorize()
             self._route()
@@ -144,20 +176,15 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(500, f"{error.strerror}: {error.filename}")
 
     def _authorize(self) -> None:
-        password, host = self.headers.get(PASSWORD_HEADER), self.headers.get("Host", "")
-        if self.server.allows(self.command, password, host):
+        is_trusted = self.server.trusts(self.headers.get(PASSWORD_HEADER))
+        self._hear(is_trusted=is_trusted)
+        if is_trusted:
             return
-        self._drain()
-        raise Refused(403, "api key required in header")
-
-    def _drain(self) -> None:
-        """Read an unwelcome body away: closing on unread bytes would destroy the answer."""
-        length = self.headers.get("Content-Length", "0")
-        left = int(length) if length.isdecimal() and int(length) <= MAX_DRAINED_BYTES else 0
-        if (length != "0" and not left) or "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-        while left > 0 and (piece := self.rfile.read(min(PIECE_BYTES, left))):
-            left -= len(piece)
+        # Nobody else fills our memory.
+        self.close_connection = not bodies.drain(self.rfile, self.headers) or self.close_connection
+        del self.headers["Content-Length"], self.headers["Transfer-Encoding"]
+        if not self.server.is_open_to(self.command, self.headers.get("Host", "")):
+            raise Refused(403, "api key required in header")
 
     def _route(self) -> None:
         path = self.path.partition("?")[0]
@@ -233,6 +260,7 @@ class Handler(BaseHTTPRequestHandler):
             while self.command == "GET" and begin < end:
                 piece = file.read(min(PIECE_BYTES, end - begin))
                 self.wfile.write(piece)
+                self._hear()
                 begin += len(piece)
 
     # --- changing ---
@@ -286,36 +314,14 @@ class Handler(BaseHTTPRequestHandler):
         return self.headers.get(name, "").encode("latin-1", "replace").decode("utf-8", "replace")
 
     def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return self._chunked_body()
-        length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-            self.close_connection = True
-            raise Refused(400, f"Content-Length must be a number up to {MAX_BODY_BYTES}")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            self.close_connection = True
-            raise Refused(400, "unexpected EOF")
-        return body
+        try:
+            return bodies.read(self.rfile, self.headers, self._hear)
+        except Refused:
+            self.close_connection = True  # who knows where the next request begins
+            raise
 
-    def _chunked_body(self) -> bytes:
-        pieces: list[bytes] = []
-        while length := self._chunk_length():
-            pieces.append(self.rfile.read(length))
-            self.rfile.readline(3)
-            if sum(map(len, pieces)) > MAX_BODY_BYTES:
-                self.close_connection = True
-                raise Refused(400, f"more than {MAX_BODY_BYTES} bytes")
-        while self.rfile.readline(1000).strip():
-            pass  # trailers
-        return b"".join(pieces)
-
-    def _chunk_length(self) -> int:
-        digits = self.rfile.readline(100).partition(b";")[0].strip()
-        if not re.fullmatch(rb"[0-9a-fA-F]{1,8}", digits):
-            self.close_connection = True
-            raise Refused(400, "bad chunked body")
-        return int(digits, 16)
+    def _hear(self, *, is_trusted: bool | None = None) -> None:
+        self.server.connections.heard(self.connection, is_trusted=is_trusted)
 
     def _answer_json(self, value: object) -> None:
         self._answer(200, json.dumps(value, ensure_ascii=False, separators=(",", ":")), JSON)
