@@ -1,7 +1,7 @@
-"""The magics in every kernel of this environment, without ``%load_ext``: on, off, status.
+"""The magics in every kernel and IPython of this environment, without ``%load_ext``: on, off, status.
 
-Every kernel of an environment reads ``etc/ipython/ipython_kernel_config.json`` in it. The file may
-belong to others as well, so only our one entry is put in or taken out.
+All of them read ``etc/ipython/ipython_config.json`` in it. The file may belong to others as well, so
+only our one entry is put in or taken out.
 """
 
 import json
@@ -15,18 +15,19 @@ from golem_magic.errors import SettingsError
 
 EXTENSION = "golem_magic"
 SECTION, KEY = "InteractiveShellApp", "extra_extensions"
-FILE = "ipython_kernel_config.json"
+FILE = "ipython_config.json"  # for terminals and kernels
+KERNEL_FILE = "ipython_kernel_config.json"
 SYSTEM_FOLDERS = ("/usr/local/etc/ipython", "/etc/ipython")  # read by IPython for every environment
 
 
 @dataclass(frozen=True, slots=True)
 class Autoload:
-    """Whether kernels of this environment load the magics.
+    """Whether kernels and terminals of this environment load the magics.
 
     Attributes:
         path: The file that says so for this environment.
         is_on: Whether it does.
-        elsewhere: Other files that ask for the magics as well, for this user or this machine.
+        elsewhere: Other files that ask for the magics: for kernels only, for this user, for this machine.
     """
 
     path: Path
@@ -45,7 +46,7 @@ def status() -> Autoload:
 
 
 def switch_on() -> Autoload:
-    """Ask for the magics in every kernel started from now on; twice is harmless.
+    """Ask for the magics in every kernel and terminal started from now on; twice is harmless.
 
     Raises:
         SettingsError: The file cannot be read or written; it is as it was.
@@ -84,10 +85,11 @@ def _path() -> Path:
 
 
 def _elsewhere() -> tuple[Path, ...]:
-    """Files beyond this environment's that ask for the magics; one that cannot be read says nothing."""
+    """Other files that ask for the magics; one that cannot be read says nothing."""
     home = Path(os.environ.get("IPYTHONDIR") or Path.home() / ".ipython")
-    folders = [*map(Path, SYSTEM_FOLDERS), home / "profile_default"]
-    return tuple(path for folder in folders if _asks_for_us(path := folder / FILE) and path != _path())
+    folders = [*map(Path, SYSTEM_FOLDERS), _path().parent, home / "profile_default"]
+    files = [folder / name for folder in folders for name in (FILE, KERNEL_FILE)]
+    return tuple(path for path in files if path != _path() and _asks_for_us(path))
 
 
 def _asks_for_us(path: Path) -> bool:
@@ -116,7 +118,7 @@ def _read(path: Path) -> dict[str, Any]:
         message = f"cannot read {path} ({error.strerror}): make it readable"
         raise SettingsError(message) from error
     except ValueError as error:  # broken JSON, or bytes that are not UTF-8
-        message = f"{path} is not JSON ({error}), so kernels ignore it: repair the file or remove it"
+        message = f"{path} is not JSON ({error}), so IPython ignores it: repair the file or remove it"
         raise SettingsError(message) from error
     if isinstance(config, dict):
         return config

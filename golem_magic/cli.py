@@ -120,9 +120,9 @@ def _autoload(arguments: argparse.Namespace) -> int:
 
 def _in_words(found: "Autoload") -> str:
     sentences = [
-        f"on: kernels of this environment know the magics from their start ({found.path})"
+        f"on: kernels and IPython of this environment know the magics from their start ({found.path})"
         if found.is_on
-        else f"off: %load_ext golem_magic brings the magics into a notebook ({found.path} does not name them)"
+        else f"off: %load_ext golem_magic brings the magics into a session ({found.path} does not name them)"
     ]
     sentences += [f"but {path} asks for them as well" for path in found.elsewhere if not found.is_on]
     return "".join(f"{sentence}\n" for sentence in sentences)
@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     config = words.add_parser("config", help="show the settings and where each comes from")
     config.set_defaults(act=_config)
-    autoload = words.add_parser("autoload", help="the magics in every kernel of this environment")
+    autoload = words.add_parser("autoload", help="the magics in every kernel and IPython of this environment")
     autoload.set_defaults(act=_autoload)
     autoload.add_argument("switch", choices=("on", "off", "status"))
     return parser

@@ -1,6 +1,7 @@
-"""The magics in every kernel, switched on and off, in an environment with a prefix of its own."""
+"""The magics in every kernel and terminal, on and off, in environments with a prefix of their own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from bench.kernel_start import autoload, kernel_of, make_environment
 from golem_magic import autoload as switch
 from golem_magic.errors import SettingsError
 
+ROOT = Path(__file__).parents[1]
 OURS = {"InteractiveShellApp": {"extra_extensions": ["golem_magic"]}}
 LOADED = "'golem_map' in get_ipython().magics_manager.magics['line']"
 
@@ -22,7 +24,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
     monkeypatch.setattr(switch, "SYSTEM_FOLDERS", ())
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    return tmp_path / "prefix/etc/ipython/ipython_kernel_config.json"
+    return tmp_path / "prefix/etc/ipython/ipython_config.json"
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +32,48 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_environment(tmp_path_factory.mktemp("environment"))
 
 
-def test_a_kernel_of_the_environment_has_the_magics_when_on_and_only_then(
-    python: Path, tmp_path: Path
-) -> None:
-    said = {}
+def said_by_ipython(python: Path, home: Path, code: str) -> str:
+    """What a plain IPython of that environment prints."""
+    command = [str(python), "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", code]
+    environment = {**os.environ, "IPYTHONDIR": str(home)}
+    return subprocess.run(
+        command, env=environment, cwd="/", check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_kernels_and_terminals_have_the_magics_when_on_and_only_then(python: Path, tmp_path: Path) -> None:
+    in_kernels, in_terminals = {}, {}
     for word in ("on", "off"):
         assert autoload(python, word).startswith(f"{word}: ")
         assert autoload(python, "status").startswith(f"{word}: ")
         with kernel_of(python, tmp_path) as (manager, client):
-            said[word] = KernelSession(manager, client).value(LOADED)
+            in_kernels[word] = KernelSession(manager, client).value(LOADED)
+        in_terminals[word] = said_by_ipython(python, tmp_path, f"print({LOADED})").strip()
 
-    assert said == {"on": "True", "off": "False"}
-    assert not (python.parents[1] / "etc/ipython/ipython_kernel_config.json").exists()
+    assert in_kernels == in_terminals == {"on": "True", "off": "False"}
+    assert not (python.parents[1] / "etc/ipython/ipython_config.json").exists()
+
+
+def test_the_installed_wheel_brings_the_magics_by_itself(tmp_path: Path) -> None:
+    fresh, pip = make_environment(tmp_path / "fresh"), [sys.executable, "-m", "pip", "--quiet"]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = (tmp_path / "dist").iterdir()
+    options = ["--no-deps", "--no-index", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--python", str(fresh), "install", *options, str(wheel)], check=True)
+    program = [str(fresh.parent / "golem-magic"), "autoload", "status"]
+    where = "__import__('golem_magic').__file__"
+
+    with kernel_of(fresh, tmp_path) as (manager, client):
+        kernel = KernelSession(manager, client)
+        in_kernel = kernel.value(LOADED), Path(eval(kernel.value(where)))
+    loaded, file = said_by_ipython(fresh, tmp_path, f"print({LOADED})\nprint({where})").splitlines()
+    status = subprocess.run(program, cwd="/", check=True, capture_output=True, text=True).stdout
+
+    assert (loaded, Path(file)) == in_kernel
+    assert loaded == "True"
+    assert in_kernel[1].is_relative_to(tmp_path / "fresh")
+    assert status.startswith("on: ")
 
 
 def test_a_kernel_with_the_magics_is_still_light(python: Path, tmp_path: Path) -> None:
@@ -56,7 +88,7 @@ def test_a_kernel_with_the_magics_is_still_light(python: Path, tmp_path: Path) -
 
 
 def test_the_packages_own_file_is_what_on_writes() -> None:
-    shipped = Path(__file__).parents[1] / "jupyter-config/ipython_kernel_config.json"
+    shipped = ROOT / "jupyter-config/ipython_config.json"
 
     assert json.loads(shipped.read_text()) == OURS
 
@@ -132,18 +164,25 @@ def test_a_file_that_cannot_be_written_is_told(file: Path) -> None:
 
 
 @pytest.mark.unit
-def test_another_file_that_asks_for_the_magics_is_named(file: Path, tmp_path: Path) -> None:
-    users = tmp_path / "ipython/profile_default/ipython_kernel_config.json"
+@pytest.mark.parametrize("name", ["ipython_config.json", "ipython_kernel_config.json"])
+def test_another_file_that_asks_for_the_magics_is_named(file: Path, tmp_path: Path, name: str) -> None:
+    users = tmp_path / "ipython/profile_default" / name
     users.parent.mkdir(parents=True)
     users.write_text(json.dumps(OURS))
 
     assert switch.status() == switch.Autoload(file, is_on=False, elsewhere=(users,))
 
+    for_kernels = file.with_name("ipython_kernel_config.json")
+    for_kernels.parent.mkdir(parents=True)
+    for_kernels.write_text(json.dumps(OURS))
+
+    assert switch.status() == switch.Autoload(file, is_on=False, elsewhere=(for_kernels, users))
+
 
 def test_the_command_tells_of_the_other_file_and_of_broken_ones(python: Path, tmp_path: Path) -> None:
-    path = python.parents[1] / "etc/ipython/ipython_kernel_config.json"
+    path = python.parents[1] / "etc/ipython/ipython_config.json"
     autoload(python, "off")
-    users = tmp_path / "profile_default/ipython_kernel_config.json"
+    users = tmp_path / "profile_default/ipython_config.json"
     users.parent.mkdir()
     users.write_text(json.dumps(OURS))
     command = [str(python), "-m", "golem_magic", "autoload", "status"]

@@ -74,6 +74,6 @@ def kernel(tmp_path: Path, state_dir: Path) -> Iterator[KernelSession]:
     """A kernel that reads our configuration file as an installed one would, and a world of its own."""
     profile = tmp_path / "profile_default"
     profile.mkdir()
-    shutil.copy(ROOT / "jupyter-config/ipython_kernel_config.json", profile)
+    shutil.copy(ROOT / "jupyter-config/ipython_config.json", profile)
     with started_kernel(tmp_path) as kernel:
         yield kernel

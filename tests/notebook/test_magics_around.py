@@ -282,6 +282,6 @@ def test_loading_brings_nothing_heavy() -> None:
 
 
 def test_the_configuration_names_what_can_be_loaded() -> None:
-    said = json.loads((ROOT / "jupyter-config/ipython_kernel_config.json").read_text())
+    said = json.loads((ROOT / "jupyter-config/ipython_config.json").read_text())
 
     assert said == {"InteractiveShellApp": {"extra_extensions": ["golem_magic"]}}
