@@ -23,7 +23,7 @@ from golem_magic.inventory import Inventory
 from golem_magic.model import Digest, JobId, JobSnapshot, Keep, MapOptions, Node, OnError
 from golem_magic.options import NOT_GIVEN, check_arguments, checked, function_name
 from golem_magic.options import on_error as check_on_error
-from golem_magic.results import Results
+from golem_magic.results import Results, Retries
 from golem_magic.settings import Settings, hide_secrets, load_settings
 from golem_magic.share import jobs, runtime, store
 from golem_magic.share.inputs_log import InputWriter
@@ -151,14 +151,12 @@ class Client:
             FormatError: It was made by another version.
         """
         share = self._share(self.settings)
-        paths = share.job(jobs.find_job(share, str(job_id)))
-        manifest = jobs.read_manifest(paths)
-        digest = jobs.manifest_digest(paths)
-        site = self._site_of(share, manifest, digest)
-        dispatcher = Dispatcher(paths, manifest, site, self._clock)
+        dispatcher = self._follow(share, jobs.find_job(share, str(job_id)))
+        policy = check_on_error(on_error or dispatcher.manifest.on_error)
+        retries = self._retries(share, dispatcher)
+        retries.look()
         dispatcher.start()
-        policy = check_on_error(on_error or manifest.on_error)
-        return Results(dispatcher, on_error=policy)
+        return Results(dispatcher, retries, on_error=policy)
 
     @property
     def inventory(self) -> Inventory:
@@ -234,6 +232,7 @@ class Client:
             raise
         return Results(
             dispatcher,
+            self._retries(share, dispatcher),
             on_error=options.on_error,
             unordered=options.unordered,
             source_error=lambda: drawer.error,
@@ -290,6 +289,16 @@ class Client:
             site = self._site(self.settings, share, manifest, digest)
             return replace(site, engine=None)
         return site
+
+    def _follow(self, share: SharePaths, job_id: JobId) -> Dispatcher:
+        """A dispatcher, not yet started, of a job that is on the share already."""
+        paths = share.job(job_id)
+        manifest = jobs.read_manifest(paths)
+        site = self._site_of(share, manifest, jobs.manifest_digest(paths))
+        return Dispatcher(paths, manifest, site, self._clock)
+
+    def _retries(self, share: SharePaths, dispatcher: Dispatcher) -> Retries:
+        return Retries(share, dispatcher, lambda job_id: self._follow(share, job_id))
 
     def _share(self, settings: Settings) -> SharePaths:
         if settings.share is None:  # load_settings has seen to it; a hand-made Settings may not

@@ -186,6 +186,7 @@ class JobSnapshot:
         n_done: Tasks with a value.
         n_failed: Tasks whose outcome is an error.
         n_running: Workers that hold tasks now, each at one of them.
+        n_retried: Times that a task which had failed was asked to be run again.
         n_workers: Workers seen alive.
         elapsed_s: Seconds since submission, standing still once the job is final.
         first_failure: ``(task index, one line)`` of the failed task with the lowest index known.
@@ -205,6 +206,12 @@ class JobSnapshot:
     elapsed_s: float
     first_failure: tuple[int, str] | None = None
     note: str = ""
+    n_retried: int = 0
+
+    @property
+    def n_lost(self) -> int:
+        """Tasks that will get no outcome: the job was over before they had one."""
+        return self.n_waiting if self.state.is_final else 0
 
     @property
     def n_waiting(self) -> int:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "planner": "model",
     "outcomes": "errors model payload",
     "dispatcher": "clock engines errors model payload planner share",
-    "results": "dispatcher errors model outcomes share",
+    "results": "clock dispatcher errors model outcomes share",
     "feeder": "clock dispatcher errors inputs model payload planner share",
     "options": "errors model",
     "inventory": "clock errors model share",

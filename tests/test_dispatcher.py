@@ -313,7 +313,7 @@ def follow(share: Path) -> Iterator[Follow]:
         site = replace(site, argv=argv) if argv else site
         dispatcher = Dispatcher(staged[-1].paths, staged[-1].manifest, site, SystemClock())
         dispatcher.start()
-        return Results(dispatcher), engine
+        return staged[-1].results(dispatcher), engine
 
     yield start
     for each in staged:

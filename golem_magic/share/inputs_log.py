@@ -13,7 +13,7 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -39,6 +39,14 @@ class Record(NamedTuple):
     skip: int
     checksum: int
     segment: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the block lies: records of one block have the same place."""
+        return self.segment, self.offset
+
+
+Part = tuple[int, int]  # of a block: inputs to leave out before it, and how many it has
 
 
 class InputWriter:
@@ -85,6 +93,24 @@ class InputWriter:
         self._waiting.append(record)
         self._offset += frame.size
         self.hidden += count
+
+    def put_again(self, block: bytes, checksum: int, parts: Sequence[Part]) -> None:
+        """Add some inputs of a block as it stands in another job's log, without showing them.
+
+        Raises:
+            ShareError: It could not be written.
+        """
+        if self._offset >= self._segment_bytes:
+            self._next_segment()
+        with files.explained("write", self._paths.inputs_log(self._segment)):
+            files.write_all(self._log, [block])
+        for skip, count in parts:
+            start = self.staged + self.hidden
+            self._waiting.append(
+                Record(start, self._offset, len(block), count, skip, checksum, self._segment)
+            )
+            self.hidden += count
+        self._offset += len(block)
 
     def show(self, count: int) -> None:
         """Let workers see the next ``count`` tasks, or all that there are.
@@ -191,12 +217,50 @@ class InputReader:
             number += 1
         return found
 
+    def blocks(self, spans: Iterable[tuple[int, int]]) -> list[tuple[Record, list[Part]]]:
+        """The blocks that hold the inputs of some tasks, with the parts of each that are meant.
+
+        Args:
+            spans: Half-open ranges of tasks, ascending, all of which are known to be staged.
+        """
+        found: list[tuple[Record, list[Part]]] = []
+        for start, end in spans:
+            number = bisect.bisect_right(self._starts, start) - 1
+            at = start
+            while at < end:
+                record = self._records[number]
+                stop = min(end, record.start + record.n_tasks)
+                if not found or (found[-1][0].segment, found[-1][0].offset) != (
+                    record.segment,
+                    record.offset,
+                ):
+                    found.append((record, []))
+                found[-1][1].append((record.skip + at - record.start, stop - at))
+                at, number = stop, number + 1
+        return found
+
+    def raw(self, record: Record) -> bytes:
+        """A block as it was written.
+
+        Raises:
+            ShareError: It cannot be read.
+            FormatError: It is not what was written.
+        """
+        path = self._paths.inputs_log(record.segment)
+        with files.explained("read", path), open(path, "rb", buffering=0) as log:
+            check_owner(log.fileno(), path)
+            block = os.pread(log.fileno(), record.size, record.offset)
+        if len(block) != record.size or zlib.crc32(block) != record.checksum:
+            message = f"the block at {record.offset} of {path} is damaged: map again over the inputs"
+            raise FormatError(message)
+        return block
+
     def forget(self) -> None:
         """Load what is asked for next anew, whatever was done to the inputs that were given out before."""
         self._cached = (None, ())
 
     def _block(self, record: Record) -> Sequence[Any]:
-        key = (record.segment, record.offset)
+        key = record.place
         if self._cached[0] != key:
             path = self._paths.inputs_log(record.segment)
             what = f"the block at {record.offset} of {path}"

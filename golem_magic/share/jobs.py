@@ -35,6 +35,8 @@ class Manifest:
         created_s: Seconds since 1970, for people.
         engine: Name of the engine whose workers run the job.
         folder: The client's working folder; workers that have it too work there and import from it.
+        retry_of: The job some of whose tasks are run again; None for a job that stands for itself.
+        retried: Which of its tasks, as half-open ranges of their indexes, ascending.
     """
 
     format: int = FORMAT
@@ -61,6 +63,8 @@ class Manifest:
     engine: str
     folder: str
     uid: int
+    retry_of: JobId | None = None
+    retried: tuple[tuple[int, int], ...] = ()
 
 
 def make_share(root: str) -> SharePaths:
@@ -115,8 +119,9 @@ def read_manifest(paths: JobPaths, digest: Digest | None = None) -> Manifest:
         )
         raise FormatError(message)
     try:
-        return Manifest(**{**record, "retry_on": tuple(record["retry_on"])})
-    except (TypeError, KeyError) as error:
+        retried = tuple((start, end) for start, end in record.get("retried", ()))
+        return Manifest(**{**record, "retry_on": tuple(record["retry_on"]), "retried": retried})
+    except (TypeError, KeyError, ValueError) as error:
         message = f"{paths.manifest} is damaged ({error}): submit the job again"
         raise FormatError(message) from error
 

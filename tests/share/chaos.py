@@ -17,7 +17,7 @@ from golem_magic import payload
 from golem_magic.clock import SystemClock
 from golem_magic.dispatcher import Dispatcher, Site
 from golem_magic.model import Digest, JobId
-from golem_magic.results import Results
+from golem_magic.results import Results, Retries
 from golem_magic.share import jobs, outcome_files, runtime, store
 from golem_magic.share.inputs_log import InputWriter
 from golem_magic.share.layout import JobPaths, SharePaths
@@ -32,6 +32,15 @@ class Staged:
     manifest: jobs.Manifest
     site: Site
     engine: ProcessEngine
+
+    def results(self, dispatcher: Dispatcher) -> Results:
+        """What a client would give for it."""
+
+        def follow(job_id: JobId) -> Dispatcher:
+            paths = self.share.job(job_id)
+            return Dispatcher(paths, jobs.read_manifest(paths), self.site, SystemClock())
+
+        return Results(dispatcher, Retries(self.share, dispatcher, follow))
 
 
 def by_value(source: str, name: str, **names: Any) -> Callable[..., Any]:
@@ -165,7 +174,7 @@ def run_with_kills(
     chance = random.Random(seed)
     dispatcher = Dispatcher(staged.paths, staged.manifest, staged.site, SystemClock())
     dispatcher.start()
-    results = Results(dispatcher)
+    results = staged.results(dispatcher)
     reaper = Reaper(staged.engine, chance, n_events)
     first_seen: dict[int, list[Any]] = {}
     started = time.monotonic()
