@@ -126,8 +126,7 @@ def _serve(
     starter = Starter(state.work, lock)  # first: it warms up while we go on
     password = secrets.token_urlsafe(24)
     clients = Clients(options.linger)
-    n_slots = usable_cpus() if options.slots is None else options.slots
-    slots = Slots(state, starter, n_slots=n_slots, on_contention=alarm.ring)
+    slots = Slots(state, starter, n_slots=_n_slots(state, options), on_contention=alarm.ring)
     server = MasterServer(
         options.port,
         slots,
@@ -144,6 +143,17 @@ def _serve(
     _stay(alarm, slots, clients)
     if rest := slots.describe_rest():
         sys.stderr.write(f"{rest}\n")
+    else:
+        state.forget_size()
+
+
+def _n_slots(state: StateFolder, options: argparse.Namespace) -> int:
+    """As many as a master that left work behind was resized to, unless a person says otherwise."""
+    kept = state.kept_size()
+    if kept is not None and (options.detach or options.slots is None):
+        return kept
+    state.forget_size()
+    return usable_cpus() if options.slots is None else int(options.slots)
 
 
 def _stay(alarm: Alarm, slots: Slots, clients: Clients) -> None:

@@ -1,4 +1,4 @@
-"""Who is the one master of a state folder, and where clients find it."""
+"""Who is the one master of a state folder, where clients find it, and to how many slots it was resized."""
 
 import contextlib
 import fcntl
@@ -33,6 +33,7 @@ class StateFolder:
         self.output = folder / "output"
         self.jobs = folder / "jobs"
         self.tasks = folder / "tasks"
+        self.resized = folder / "slots"
         self.work = folder / "work"
         for inner in (self.work, self.tasks):
             inner.mkdir(mode=0o700, exist_ok=True)
@@ -78,6 +79,23 @@ class StateFolder:
             os.link(part, self.address)
         finally:
             part.unlink()
+
+    def keep_size(self, n_slots: int) -> None:
+        """Have the next master of this folder, too, run so many tasks at once."""
+        part = self.resized.with_suffix(".part")
+        with contextlib.suppress(OSError):  # a full disk must not keep anybody from suspending the work
+            part.write_text(f"{n_slots}\n")
+            part.replace(self.resized)
+
+    def kept_size(self) -> int | None:
+        """To how many slots a master that left work behind had been resized; None if it never was."""
+        with contextlib.suppress(OSError, ValueError):
+            return int(self.resized.read_text())
+        return None
+
+    def forget_size(self) -> None:
+        """Have the next master begin with its own number of slots."""
+        self.resized.unlink(missing_ok=True)
 
     def _wait_for_turn(self, descriptor: int) -> bool:
         clock = SystemClock()

@@ -61,6 +61,7 @@ class Slots:
         self._lock = threading.RLock()
         self._token = state.token
         self._tasks = state.tasks
+        self._keep_size = state.keep_size
         self._journal = Journal(state.jobs)
         self._is_retired = False
         self._keys = itertools.count()
@@ -164,6 +165,7 @@ class Slots:
         """Change how many tasks may run at once; running ones are not touched."""
         with self._lock:
             self.n_slots = max(0, n_slots)
+            self._keep_size(self.n_slots)
             self._hand_out()
 
     def collect_output(self, job_id: str) -> None:

@@ -49,7 +49,7 @@ class Answer:
 class Master:
     """What a test does with a running master."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", state: Path) -> None:
+    def __init__(self, process: Any, state: Path) -> None:
         self.process = process
         self.state = state
         self.address: dict[str, Any] = json.loads((state / "golem.json").read_text())
@@ -108,12 +108,16 @@ class Master:
 
 
 @contextlib.contextmanager
-def running_master(state: Path, *options: str, slots: int = 2) -> Iterator[Master]:
-    """A master for the time of a ``with``; it stays however long no client registers."""
+def running_master(state: Path, *options: str, slots: int = 2, log: Path | None = None) -> Iterator[Master]:
+    """A master for the time of a ``with``; it stays however long no client registers.
+
+    What it has to say goes to ``log``, if that is named.
+    """
     command = [sys.executable, "-m", "golem_magic.master", "--state", str(state), "--slots", str(slots)]
     command += options if "--linger" in options else (*options, "--linger", "inf")
     environment = {**os.environ, "GOLEM_MAGIC_STATE": str(state)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    with log.open("wb") if log else contextlib.nullcontext() as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environment)
     assert process.stdout is not None
     with process.stdout:
         said = process.stdout.readline()
@@ -123,3 +127,34 @@ def running_master(state: Path, *options: str, slots: int = 2) -> Iterator[Maste
             yield master
         finally:
             master.end()
+
+
+class Detached:
+    """A process that is not our child, with what :class:`Master` asks of one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        return None if is_running(self.pid) else 0
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = DEADLINE_S) -> None:
+        wait_until(lambda: not is_running(self.pid), f"the end of process {self.pid}", timeout)
+
+
+@contextlib.contextmanager
+def detached_master(state: Path, slots: int = 2) -> Iterator[Master]:
+    """A master started as the engine does it, for the time of a ``with``."""
+    command = [sys.executable, "-m", "golem_magic.master", "--state", str(state), "--slots", str(slots)]
+    subprocess.run([*command, "--linger", "inf", "--detach"], check=True, timeout=DEADLINE_S)
+    master = Master(Detached(json.loads((state / "golem.json").read_text())["pid"]), state)
+    try:
+        yield master
+    finally:
+        master.end()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from master.running_master import Master, is_running, running_master, wait_until
+from master.running_master import Master, detached_master, is_running, running_master, wait_until
 
 # A task that says it starts, waits until it is released, and ends with the code it finds then.
 STARTS = (
@@ -226,6 +226,43 @@ def test_the_next_master_begins_when_the_zygote_of_the_last_can_start_nothing_mo
             second.wait_for_end(job_id)
         wake.join()
     assert sorted(starts(tmp_path)) == [0, 1]
+
+
+@pytest.mark.meets("GM-21")
+def test_a_suspended_node_stays_so_when_its_master_is_killed(state_dir: Path, tmp_path: Path) -> None:
+    """Whoever suspends a node must not find it at work after a crash."""
+    with running_master(state_dir, slots=2) as first:
+        first.ask("POST", f"{first.node()['Uri']}/resize/0")
+        job_id = first.submit((3, task(tmp_path)))
+        kill(first)
+
+    with detached_master(state_dir, slots=2) as second:
+        assert second.node()["MaxJobs"] == 0
+        assert second.job(job_id)["Running"] == 0
+        second.ask("POST", f"{second.node()['Uri']}/resize/1")
+        release(tmp_path, 0, 1, 2)
+        second.wait_for_end(job_id)
+    assert sorted(starts(tmp_path)) == [0, 1, 2]
+
+    with detached_master(state_dir, slots=2) as third:
+        assert third.node()["MaxJobs"] == 2, "nothing was left when the second one ended"
+
+
+def test_slots_named_at_a_terminal_count_and_end_what_was_kept(state_dir: Path) -> None:
+    with detached_master(state_dir, slots=2) as first:
+        first.ask("POST", f"{first.node()['Uri']}/resize/0")
+        first.submit((1, ["/bin/true"]))
+        kill(first)
+    with running_master(state_dir, slots=0) as named:
+        kill(named)
+    with detached_master(state_dir, slots=2) as third:
+        assert third.node()["MaxJobs"] == 2
+
+
+def test_slots_that_cannot_be_read_are_as_if_never_kept(state_dir: Path) -> None:
+    (state_dir / "slots").touch()
+    with detached_master(state_dir, slots=3) as master:
+        assert master.node()["MaxJobs"] == 3
 
 
 def test_a_stop_outlives_the_master(state_dir: Path, tmp_path: Path) -> None:
