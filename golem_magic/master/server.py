@@ -44,7 +44,7 @@ class MasterServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024  # one more than fits would wait for a second
 
     def __init__(
         self,

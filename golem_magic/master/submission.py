@@ -1,6 +1,7 @@
 """Reading a submission: the multipart body, and the list of command lines inside it."""
 
 import json
+import os
 from collections.abc import Sequence
 from email.message import Message
 from email.parser import BytesParser
@@ -63,9 +64,16 @@ def _line(position: int, row: Any) -> Line:
     if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
         raise Refused(400, f"line {position}: Args must be a list of strings")
     if count and not _is_command(args):
-        raise Refused(400, f"line {position}: Args must name a program and hold no NUL")
+        raise Refused(400, f"line {position}: Args must name a program, in text that a system can pass on")
     return Line(count, tuple(args))
 
 
 def _is_command(args: Sequence[str]) -> bool:
-    return bool(args) and bool(args[0]) and not any("\0" in arg for arg in args)
+    """Whether it can be started at all; what cannot be is not even tried, for the sake of other tasks."""
+    if not args or not args[0] or any("\0" in arg for arg in args):
+        return False
+    try:
+        os.fsencode("".join(args))
+    except UnicodeEncodeError:  # half of a surrogate pair, other than those that stand for a byte
+        return False
+    return True
