@@ -53,7 +53,7 @@ class Claims:
         self._previous: Head | None = None
         self._slot = 0
         self._misses = 0
-        self._join()
+        patiently(self._join, clock, leaving)
 
     def next(self, pace: Pace) -> Lease | None:
         """Claim the next lease; None when there is nothing left to do here.
@@ -70,7 +70,7 @@ class Claims:
                 return lease
             now = self._clock.now()
             idle_since = idle_since or now
-            if self._is_over():
+            if patiently(self._is_over, self._clock, self._leaving):
                 return None
             if self._n_inputs is None:
                 if client.is_gone(now):
@@ -97,7 +97,10 @@ class Claims:
             ShareError: They do not show up.
         """
         until = self._clock.now() + LONGEST_S
-        while self._inputs.staged < end and self._inputs.refresh() < end and not self._leaving():
+        refresh = self._inputs.refresh
+        while self._inputs.staged < end and not self._leaving():
+            if patiently(refresh, self._clock, self._leaving) >= end:
+                return
             if self._clock.now() > until:
                 message = f"inputs before {end} are not to be seen in {self._paths.inputs_index}"
                 raise ShareError(message)
@@ -120,18 +123,22 @@ class Claims:
         while offers:
             lease = offers.pop(0)
             taken = self._take(lease)
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # a hint that stays is tried in vain
                 os.unlink(f"{self._paths.offers}/{lease.offer}")
             if taken:
                 return lease
         return None
 
     def _take(self, lease: Lease) -> bool:
-        """Claim a lease, once: a name that bears our signature already may be one that we have finished."""
+        """Claim a lease, once: a name that bears our signature already may be one that we have finished.
+
+        The same name again after trouble whose effect is not known: what was claimed then is ours to run.
+        """
         if lease in self._tried:
             return False
         self._tried.add(lease)
-        return files.link(self._signature, f"{self._paths.rounds}/{lease}")
+        path = f"{self._paths.rounds}/{lease}"
+        return patiently(lambda: files.link(self._signature, path), self._clock, self._leaving)
 
     def _claim_slot(self, pace: Pace) -> Lease | None:
         """Take the next slot of the current round, or go on to the next round."""
