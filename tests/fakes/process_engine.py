@@ -68,9 +68,9 @@ class ProcessEngine:
 
     def keepers(self) -> list[int]:
         """Pids of all keepers that have not ended."""
-        return [
-            worker.pid for workers in self._placed.values() for worker in workers if worker.poll() is None
-        ]
+        with self._lock:  # the dispatcher's thread places more meanwhile
+            placed = [worker for workers in self._placed.values() for worker in workers]
+        return [worker.pid for worker in placed if worker.poll() is None]
 
     def close(self) -> None:
         """End whatever is left."""
