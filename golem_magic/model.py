@@ -148,8 +148,8 @@ class Failure:
     """The outcome of a task that gave no value.
 
     Attributes:
-        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker, or ended by
-            its ``timeout``.
+        kind: ``raised`` by the function, ``unpicklable`` result, ``died`` with its worker, ended by
+            its ``timeout``, or ``unloadable``: its value is on the share and cannot be loaded here.
         exception: The pickled exception, None where it cannot be pickled.
         type_name: Qualified name of the exception's type.
         message: ``str()`` of the exception.
@@ -159,7 +159,7 @@ class Failure:
         attempt: How often the task had been tried, counted from 1.
     """
 
-    kind: Literal["raised", "unpicklable", "died", "timeout"]
+    kind: Literal["raised", "unpicklable", "died", "timeout", "unloadable"]
     exception: bytes | None
     type_name: str
     message: str

@@ -77,13 +77,15 @@ def _task_error(failure: Failure, what: str) -> TaskError:
             return WorkerDied(f"{what} gave no outcome: {failure.message}")
         case "unpicklable":
             return TaskError(
-                f"the result of {what} cannot be sent back ({failure.summary}): "
+                f"the result of {what} cannot be sent back: {' '.join(failure.message.split())}: "
                 f"return something that can be pickled"
             )
         case "raised":
             return TaskError(f"{what} raised {failure.summary}")
         case "timeout":
             return TaskTimeout(f"{what} gave no outcome: {failure.message}")
+        case "unloadable":
+            return TaskError(failure.message)
 
 
 def _is_harmless(error: BaseException) -> bool:

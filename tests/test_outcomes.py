@@ -171,7 +171,7 @@ def test_a_result_that_could_not_be_sent_says_what_to_do() -> None:
     rebuilt = outcomes.rebuild(failure(reason, kind="unpicklable"), 1)
 
     assert type(rebuilt) is TaskError
-    assert "the result of task 1 cannot be sent back (TypeError: cannot pickle" in str(rebuilt)
+    assert "the result of task 1 cannot be sent back: cannot pickle" in str(rebuilt)
     assert "return something that can be pickled" in str(rebuilt)
     assert isinstance(rebuilt.__cause__, TypeError)
 

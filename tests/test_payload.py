@@ -21,7 +21,7 @@ BIG = 2 * payload.OUT_OF_BAND  # bytes
 
 
 def read(data: bytes, size: int, checksum: int) -> Any:
-    return payload.read(io.BytesIO(data), size, checksum)
+    return payload.unpack(payload.fetch(io.BytesIO(data), size, checksum), "it")
 
 
 def read_back(*objects: object) -> Any:

@@ -9,11 +9,14 @@ memory of its own, so that keeping one array does not keep its neighbours.
 
 import io
 import pickle
+import socket
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+from golem_magic.errors import PayloadError
 from golem_magic.payload import frames, shelf
-from golem_magic.payload.frames import ALIGNMENT, MAGIC, Frame, Source, digest
+from golem_magic.payload.frames import ALIGNMENT, MAGIC, Frame, Opened, Source, digest
 from golem_magic.payload.packer import Packer
 from golem_magic.payload.pickler import OUT_OF_BAND, pickled
 
@@ -22,14 +25,17 @@ __all__ = [
     "MAGIC",
     "OUT_OF_BAND",
     "Frame",
+    "Opened",
     "Packer",
     "Source",
     "digest",
     "dump",
     "dump_function",
+    "fetch",
     "load",
     "load_function",
-    "read",
+    "unloadable",
+    "unpack",
 ]
 
 
@@ -70,20 +76,56 @@ def load_function(view: memoryview) -> Callable[..., Any]:
     return load(view)[0]  # type: ignore[no-any-return]  # it was a function when it was dumped
 
 
-def read(source: Source, size: int, checksum: int) -> Any:
-    """Read one object from a frame of ``size`` bytes, verifying its CRC-32 on the way.
+def fetch(source: Source, size: int, checksum: int) -> Opened:
+    """Read a frame of ``size`` bytes, verifying its CRC-32 on the way; nothing of it is run.
 
     Raises:
         FormatError: Short, altered, or not a frame.
-        Exception: Whatever unpickling raises.
     """
-    frame = frames.read(source, size, checksum)
-    if frame.has_sources:
+    return frames.read(source, size, checksum)
+
+
+def unpack(frame: Opened, what: str, whose_python: str = "workers'") -> Any:
+    """Load the one object of a frame; what that runs is code of the user's classes.
+
+    Args:
+        frame: As :func:`fetch` gave it.
+        what: What is in it, for messages: ``inputs 3 to 9``.
+        whose_python: Where something would have to be installed.
+
+    Raises:
+        PayloadError: Loading it raised, be it ``SystemExit``; that is the cause.
+    """
+    try:
         return _loaded(frame, 1)[0]
-    return pickle.loads(frame.stream, buffers=frame.buffers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise unloadable(what, error, whose_python) from error
 
 
-def _loaded(frame: frames.Opened, count: int) -> list[Any]:
+def unloadable(what: str, error: BaseException, whose_python: str = "workers'") -> PayloadError:
+    """Say in one line that ``what`` cannot be loaded in this process, and what to do.
+
+    Args:
+        what: The objects, in words.
+        error: What loading them raised.
+        whose_python: Where something would have to be installed.
+    """
+    reason = "".join(traceback.format_exception_only(error))
+    advice = "loading runs code of its class (__setstate__, __reduce__), which must work there too"
+    if isinstance(error, ImportError | AttributeError):
+        advice = (
+            f"probably a package is missing there: install it for the {whose_python} Python, or set the "
+            f"setting `python` to an interpreter that has it"
+        )
+    message = f"{what} cannot be loaded on {socket.gethostname()} ({' '.join(reason.split())}): {advice}"
+    return PayloadError(message)
+
+
+def _loaded(frame: Opened, count: int) -> list[Any]:
+    if count == 1 and not frame.has_sources:
+        return [pickle.loads(frame.stream, buffers=frame.buffers)]
     stream = io.BytesIO(frame.stream)
     if frame.has_sources:
         shelf.install(pickle.load(stream))

@@ -203,7 +203,7 @@ class InputReader:
         Raises:
             ShareError: A block cannot be read.
             FormatError: It is not what was written.
-            Exception: Whatever unpickling raises.
+            PayloadError: Unpickling it raised; a block is loaded as a whole.
         """
         found: list[Any] = []
         number = bisect.bisect_right(self._starts, start) - 1
@@ -255,6 +255,11 @@ class InputReader:
             raise FormatError(message)
         return block
 
+    def end_of_block(self, task: int) -> int:
+        """The task behind the last one that is read together with ``task``."""
+        record = self._records[bisect.bisect_right(self._starts, task) - 1]
+        return record.start + record.n_tasks
+
     def forget(self) -> None:
         """Load what is asked for next anew, whatever was done to the inputs that were given out before."""
         self._cached = (None, ())
@@ -267,17 +272,30 @@ class InputReader:
             with files.explained("read", path), open(path, "rb", buffering=0) as log:
                 check_owner(log.fileno(), path)
                 log.seek(record.offset)
-                block = _read(log, record.size, record.checksum, what)
+                frame = _fetch(log, record.size, record.checksum, what)
+            block: Sequence[Any] = payload.unpack(frame, self._words_for(record))  # no trouble of the share
             if len(block) < record.skip + record.n_tasks:
                 message = f"{what} holds {len(block)} inputs, {record.skip + record.n_tasks} expected"
                 raise FormatError(message)
             self._cached = (key, block)
         return self._cached[1]
 
+    def _words_for(self, record: Record) -> str:
+        """The inputs of a block, as far as they are to be seen."""
+        ends = [
+            each.start + each.n_tasks
+            for each in self._records
+            if (each.segment, each.offset) == (record.segment, record.offset)
+        ]
+        first, last = record.start - record.skip, ends[-1] - 1
+        if first == last:
+            return f"input {first}"
+        return f"one of inputs {first} to {last}, which travel together,"
 
-def _read(log: io.FileIO, size: int, checksum: int, what: str) -> Sequence[Any]:
+
+def _fetch(log: io.FileIO, size: int, checksum: int, what: str) -> payload.Opened:
     try:
-        return payload.read(log, size, checksum)  # type: ignore[no-any-return]  # a list was written
+        return payload.fetch(log, size, checksum)
     except FormatError as error:
         message = f"{what} is damaged ({error}): submit the job again"
         raise FormatError(message) from error

@@ -5,11 +5,13 @@ between the two leaves an orphan that nobody reads.
 """
 
 import os
+import socket
+import traceback
 from contextlib import suppress
 from typing import Any
 
 from golem_magic import payload
-from golem_magic.errors import FormatError
+from golem_magic.errors import FormatError, PayloadError
 from golem_magic.model import Failure, WorkerId
 from golem_magic.share import files
 from golem_magic.share.layout import DATA_LINK, Done, JobPaths, data_name
@@ -49,7 +51,8 @@ def remove(paths: JobPaths, target: str) -> None:
 def read(paths: JobPaths, entry: Done) -> list[Any]:
     """The outcomes of one entry in order: values, and a Failure where a task failed.
 
-    Values are copies: nothing stays mapped or open.
+    Values are copies: nothing stays mapped or open. They are loaded together: where one of them
+    cannot be, as its class is missing here or raises, all of them are failures that say so.
 
     Raises:
         FormatError: The file is short or altered.
@@ -59,13 +62,35 @@ def read(paths: JobPaths, entry: Done) -> list[Any]:
     with files.explained("read", path), open(path, "rb", buffering=0) as file:
         check_owner(file.fileno(), path)
         try:
-            values, failures = payload.read(file, entry.size, entry.checksum)
+            frame = payload.fetch(file, entry.size, entry.checksum)
         except FormatError as error:
             message = f"{path} is damaged ({error}): tasks {entry.start} to {entry.end - 1} cannot be read"
             raise FormatError(message) from error
+    try:
+        values, failures = payload.unpack(frame, _words_for(entry), "notebook's")
+    except PayloadError as error:
+        return [_unloadable(entry, error)] * (entry.end - entry.start)
     for position, failure in failures.items():
         values[position] = failure
     return values  # type: ignore[no-any-return]  # a list was written
+
+
+def _words_for(entry: Done) -> str:
+    if entry.end - entry.start == 1:
+        return f"the result of task {entry.start}"
+    return f"one of the results of tasks {entry.start} to {entry.end - 1}, which came together,"
+
+
+def _unloadable(entry: Done, error: PayloadError) -> Failure:
+    return Failure(
+        kind="unloadable",
+        exception=None,
+        type_name=type(error.__cause__).__qualname__,
+        message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+        host=socket.gethostname(),
+        worker=entry.writer,
+    )
 
 
 def write_fatal(paths: JobPaths, worker: WorkerId, failure: Failure) -> None:

@@ -1,11 +1,10 @@
 """The user's function as a function of one input, with common data and the set-up value bound to it."""
 
-import socket
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from golem_magic import payload
-from golem_magic.errors import GolemMagicError, PayloadError
+from golem_magic.errors import GolemMagicError
 from golem_magic.model import Digest
 from golem_magic.share import store
 from golem_magic.share.jobs import Manifest
@@ -26,6 +25,11 @@ def raise_unreadable(value: Unreadable) -> NoReturn:
     raise value.error.with_traceback(None)
 
 
+def reading(call: Call) -> Call:
+    """A call for inputs of which some could not be read."""
+    return lambda value: raise_unreadable(value) if type(value) is Unreadable else call(value)
+
+
 class Calls:
     """Loads function, common data and set-up function once per runner.
 
@@ -37,14 +41,17 @@ class Calls:
         self._setup: Callable[[], Any] | None = None
         self._is_star = manifest.star
         self._more: tuple[Any, ...] = ()
+        what = manifest.function_name
         try:
             self._function = payload.load_function(store.get(share, manifest.function))
             if manifest.common:
+                what = "the common data"
                 self._more = (_load(share, manifest.common),)
             if manifest.setup:
+                what = "the set-up function"
                 self._setup = payload.load_function(store.get(share, manifest.setup))
-        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
-            unreadable = Unreadable(_explained(error, manifest))
+        except BaseException as error:  # noqa: BLE001 - unpickling runs the user's code
+            unreadable = Unreadable(_explained(error, what))
             self.call: Call = lambda _value: raise_unreadable(unreadable)
         else:
             self.call = self._bound()
@@ -76,12 +83,9 @@ def _load(share: SharePaths, digest: Digest) -> Any:
     return payload.load(store.get(share, digest))[0]
 
 
-def _explained(error: Exception, manifest: Manifest) -> Exception:
+def _explained(error: BaseException, what: str) -> Exception:
     if isinstance(error, GolemMagicError):
         return error
-    message = (
-        f"{manifest.function_name} cannot be loaded on {socket.gethostname()}: {type(error).__name__}: "
-        f"{error}; probably a package is missing there: install it for the workers' Python, or set the "
-        f"setting `python` to an interpreter that has it"
-    )
-    return PayloadError(message)
+    unloadable = payload.unloadable(what, error)
+    unloadable.__cause__ = error
+    return unloadable

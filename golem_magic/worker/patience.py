@@ -54,7 +54,7 @@ def patiently(step: Callable[[], Value], clock: Clock, leaving: Callable[[], boo
 
 def number_of(error: Exception) -> int | None:
     """The system's number for an error on the share; None if it is of another kind."""
-    if isinstance(error, FormatError):
-        return None
+    if not isinstance(error, OSError | ShareError) or isinstance(error, FormatError):
+        return None  # also where the user's class could not open a file of its own
     cause = error if isinstance(error, OSError) else error.__cause__
     return cause.errno if isinstance(cause, OSError) else None

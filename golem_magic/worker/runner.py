@@ -24,7 +24,7 @@ from golem_magic.share.book import LeaseLog
 from golem_magic.share.inputs_log import InputReader
 from golem_magic.share.jobs import Manifest, ask_to_cancel
 from golem_magic.share.layout import JobPaths, SharePaths
-from golem_magic.worker.calls import Call, Calls, Unreadable, raise_unreadable
+from golem_magic.worker.calls import Call, Calls, Unreadable, raise_unreadable, reading
 from golem_magic.worker.claims import Claims
 from golem_magic.worker.page import NONE, SETUP, Page
 from golem_magic.worker.patience import number_of, patiently
@@ -67,6 +67,7 @@ class Runner:
         self._pace = Pace()
         self._current: Tenure | None = None
         self._over = threading.Event()
+        self._has_unreadable = False
 
     def run(self, resume: LeaseLog | None = None, condemned: dict[int, Failure] | None = None) -> None:
         """Work until nothing is left.
@@ -133,6 +134,10 @@ class Runner:
         except Exception as error:
             if number_of(error) is not None:
                 raise
+            middle = self._inputs.end_of_block(base)
+            if middle < end:  # blocks fail each for itself
+                return self._load_inputs(base, middle) + self._load_inputs(middle, end)
+            self._has_unreadable = True
             return [Unreadable(error)] * (end - base)  # damaged, or its own unpickling raised
 
     def _hold(
@@ -163,7 +168,7 @@ class Runner:
         task_s = self._pace.task_s
         marked = careful or self._manifest.timeout_s is not None or task_s is None or task_s >= MARK_S
         run = self._run_marked if marked else self._run_fast
-        call = raise_unreadable if type(todo[0]) is Unreadable else self._calls.call
+        call = reading(self._calls.call) if self._has_unreadable else self._calls.call
         tasks: Iterator[Any] | None = None
         while True:
             failure = condemned.pop(tenure.base + len(out), None)
