@@ -4,6 +4,7 @@ import functools
 import io
 import socket
 import sqlite3
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -274,6 +275,38 @@ def test_an_open_file_is_no_result_either(tmp_path: Path) -> None:
         assert results.wait(60)
         assert list(results.errors()) == [1]
         assert "an open file" in str(results.errors()[1])
+
+
+@pytest.mark.meets("G-28")
+def test_a_result_is_named_with_the_way_to_it_and_fails_alone(tmp_path: Path) -> None:
+    source = """
+        import threading
+        class Table: pass
+        class Mute(Exception):
+            def __str__(self): raise KeyError("no word")
+        class Refuses:
+            def __reduce__(self): raise Mute
+        def f(x):
+            table = Table()
+            table.rows = [1, {"k": threading.Lock()}]
+            return {1: table, 3: threading.Lock(), 5: (y for y in [1]), 7: Refuses()}.get(x, x)
+    """
+    with embedded_client(tmp_path) as client:
+        results = client.map(cell(textwrap.dedent(source))["f"], range(9), chunk_size=3, on_error="return")
+        found = list(results)
+
+    begins = "the result of task {} cannot be sent back: "
+    ends = ": return something that can be pickled"
+    for at, words in {
+        1: ".rows[1]['k'] is a lock (cannot pickle '_thread.lock' object)",
+        3: "it is a lock (cannot pickle '_thread.lock' object)",
+        5: "it is a generator (cannot pickle 'generator' object)",
+    }.items():
+        assert str(found[at]) == f"{begins.format(at)}{words}{ends}"
+        assert isinstance(found[at].__cause__, TypeError)
+    assert str(found[7]).startswith(begins.format(7)), "whatever the objects themselves do"
+    assert "\n" not in str(found[7])
+    assert found[::2] == [0, 2, 4, 6, 8]
 
 
 A_KERNEL = """

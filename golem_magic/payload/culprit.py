@@ -65,20 +65,25 @@ def explain(payload: object, error: Exception, root: str = "it") -> str:
         error: What that raised.
         root: What the payload itself is called, where it is the culprit.
     """
+    return ": ".join(located(payload, error, root))
+
+
+def located(payload: object, error: Exception, root: str = "it") -> tuple[str, str]:
+    """The two parts of :func:`explain`: what it is and where; what to do if it was to be sent."""
     why = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
     chain = _chain(payload, error)
     for depth, each in enumerate(chain):
         for name in (f"{kind.__module__}.{kind.__qualname__}" for kind in type(each).__mro__):
             if name in _KINDS:
                 what, advice = _KINDS[name]
-                return f"{_path(chain[: depth + 1]).says(what, root)} ({why}): {advice}"
+                return f"{_path(chain[: depth + 1]).says(what, root)} ({why})", advice
     if not chain:
-        return f"{why}: something in it cannot be pickled, {_OTHERWISE}"
+        return why, f"something in it cannot be pickled, {_OTHERWISE}"
     if len(chain) > _DEEP:
-        return f"{_path(chain[:12]).says('nested too deeply', root)} ({why}): send it in a flatter form"
+        return f"{_path(chain[:12]).says('nested too deeply', root)} ({why})", "send it in a flatter form"
     kind = type(chain[-1]).__name__
     article = "an" if kind[0].lower() in "aeiou" else "a"
-    return f"{_path(chain).says(f'{article} {kind}', root)} ({why}): {_OTHERWISE}"
+    return f"{_path(chain).says(f'{article} {kind}', root)} ({why})", _OTHERWISE
 
 
 def first_step(payload: list[Any], error: Exception) -> int | None:

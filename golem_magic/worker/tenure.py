@@ -7,6 +7,7 @@ entry of somebody else is met, nothing is published any more.
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from golem_magic import payload
@@ -159,6 +160,16 @@ def _outcomes(
             try:
                 payload.dump(value)
             except Exception as error:  # noqa: BLE001 - as above; it is the outcome
-                errors[position] = unpicklable(error)
+                errors[position] = _explained(unpicklable(error), value, error)
                 values[position] = None
     return payload.dump((values, errors))
+
+
+def _explained(failure: Failure, value: object, error: Exception) -> Failure:
+    """The same failure, saying what in the result cannot be pickled, and how one gets to it."""
+    from golem_magic.payload import culprit  # needed only now, by few workers
+
+    try:
+        return replace(failure, message=culprit.located(value, error)[0])
+    except Exception:  # noqa: BLE001 - anybody's objects; what pickling raised is told anyway
+        return failure
