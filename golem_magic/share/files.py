@@ -4,6 +4,8 @@ Rules of the file: a name is created exclusively or not at all; a name that
 only others create is found by listing, never by asking for it (a failed
 look-up is remembered by network file systems); nothing that decides is ever
 changed. Small changing files (beats) are overwritten in place, fixed width.
+Reading follows no link at the end of a path, and never waits, as for a writer
+at the other end of a pipe.
 """
 
 import errno
@@ -16,6 +18,8 @@ from golem_magic.errors import ShareError
 
 BEAT_BYTES = 128
 MOST_PARTS = 512  # below IOV_MAX everywhere
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+OTHERS_WRITE = 0o022
 
 
 @contextmanager
@@ -26,6 +30,74 @@ def explained(doing: str, path: str) -> Iterator[None]:
     except OSError as error:
         message = f"cannot {doing} {path} ({error.strerror}): {_remedy(error)}"
         raise ShareError(message) from error
+
+
+def open_own(path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a file for reading if only this user can have written it: what it holds may be run.
+
+    The open descriptor is asked, so what was checked is what is read, whatever its name means
+    by then. Can be the ``opener`` of :func:`open`.
+
+    Raises:
+        ShareError: See :func:`check_owner`.
+        OSError: It cannot be opened.
+    """
+    fd = os.open(path, flags | READING)
+    try:
+        check_owner(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check_owner(fd: int, path: str) -> None:
+    """Refuse a file that somebody else could have written or put there: unpickling it would run their code.
+
+    Raises:
+        ShareError: It belongs to another user, others may write it, it has another name as well,
+            under which it may mean something else, or it is no file at all.
+    """
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        message = f"{path} is no file (mode {stat.filemode(found.st_mode)}): it was altered, remove it"
+        raise ShareError(message)
+    if found.st_uid != os.geteuid() or found.st_mode & OTHERS_WRITE:
+        message = (
+            f"{path} belongs to uid {found.st_uid} (mode {found.st_mode & 0o777:o}), you are {os.geteuid()}: "
+            f"files that others can write are not unpickled"
+        )
+        raise ShareError(message)
+    if found.st_nlink > 1:  # 0 is none of this: it was replaced just now
+        message = (
+            f"{path} has {found.st_nlink} names (hard links), and may be meant for another one: copy it to a "
+            f"file of its own to have it read"
+        )
+        raise ShareError(message)
+
+
+def check_folder(path: str) -> None:
+    """Refuse a folder in which others could put something in the place of what is ours.
+
+    Root may, as everywhere. In a sticky one everybody can create names, but replace only their own.
+
+    Raises:
+        ShareError: It belongs to somebody else, or others may write it.
+        OSError: It is not there.
+    """
+    found = os.stat(path)
+    if found.st_uid not in (os.geteuid(), 0):
+        message = (
+            f"{path} belongs to uid {found.st_uid}, you are {os.geteuid()}: what others can replace is not "
+            f"run, choose another share (GOLEM_MAGIC_SHARE)"
+        )
+        raise ShareError(message)
+    if found.st_mode & OTHERS_WRITE and not found.st_mode & stat.S_ISVTX:
+        message = (
+            f"others can write to {path} (mode {found.st_mode & 0o777:o}), and what they can replace is not "
+            f"run: take that away with chmod go-w, or choose another share (GOLEM_MAGIC_SHARE)"
+        )
+        raise ShareError(message)
 
 
 def create(path: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
@@ -119,10 +191,19 @@ def make_folder(path: str) -> None:
         os.mkdir(path, 0o700)
 
 
+def make_folders(path: str) -> None:
+    """Create a folder and those above it, as far as they are missing: all private, whatever the umask."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path.rstrip("/"))
+        if parent:
+            make_folders(parent)
+        make_folder(path)
+
+
 def tail(path: str, n_bytes: int = 2000) -> str:
     """The end of a text file; empty if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - n_bytes))
             return file.read().decode(errors="replace")
     except OSError:
@@ -155,7 +236,7 @@ class BeatWriter:
 def read_beat(path: str) -> tuple[int, str] | None:
     """The counter and the word of a beat file; None counts as no news."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, READING)
     except OSError:
         return None
     try:
@@ -167,12 +248,18 @@ def read_beat(path: str) -> tuple[int, str] | None:
         os.close(fd)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | READING)
+
+
 def _remedy(error: OSError) -> str:
     remedies = {
         errno.ENOSPC: "the disk is full, free space there or choose another share",
         errno.EDQUOT: "your quota is used up, free space there or choose another share",
         errno.EACCES: "you may not write there, choose another share (GOLEM_MAGIC_SHARE)",
         errno.EROFS: "it is read-only, choose another share (GOLEM_MAGIC_SHARE)",
+        errno.ELOOP: "it is a symbolic link where a file should be, so it was altered: remove it",
+        errno.ENXIO: "it is a socket or the like where a file should be, so it was altered: remove it",
         errno.ENOENT: "the folder is missing, create it or choose another share (GOLEM_MAGIC_SHARE)",
     }
     return remedies.get(error.errno or 0, "check that the share is mounted and writable")

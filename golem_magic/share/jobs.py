@@ -68,16 +68,20 @@ class Manifest:
 
 
 def make_share(root: str) -> SharePaths:
-    """Make the top folders; private to the user.
+    """Make the top folders, private to the user; those that are there must be so as well.
+
+    What workers run is named by paths through these folders: the runtime, to start with.
 
     Raises:
-        ShareError: They cannot be made.
+        ShareError: They cannot be made, or others could put something in the place of what is in them.
     """
     paths = SharePaths(root)
     with files.explained("make", root):
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        files.make_folders(root)
+        files.check_folder(root)
         for folder in (paths.jobs, paths.objects, paths.runtimes):
             files.make_folder(folder)
+            files.check_folder(folder)
     return paths
 
 
@@ -99,11 +103,10 @@ def read_manifest(paths: JobPaths, digest: Digest | None = None) -> Manifest:
     """Read what a job is; with ``digest``, only if it is exactly that one.
 
     Raises:
-        ShareError: It cannot be read.
+        ShareError: It cannot be read, or somebody else could have written it.
         FormatError: It is of another version or was altered.
     """
-    with files.explained("read", paths.manifest), open(paths.manifest, "rb") as file:
-        text = file.read()
+    text = _text(paths)
     if digest is not None and hashlib.sha256(text).hexdigest() != digest:
         message = f"{paths.manifest} is not the one this worker was started for: it was altered"
         raise FormatError(message)
@@ -128,8 +131,14 @@ def read_manifest(paths: JobPaths, digest: Digest | None = None) -> Manifest:
 
 def manifest_digest(paths: JobPaths) -> Digest:
     """The digest of a manifest, for a worker's command line."""
-    with files.explained("read", paths.manifest), open(paths.manifest, "rb") as file:
-        return Digest(hashlib.sha256(file.read()).hexdigest())
+    return Digest(hashlib.sha256(_text(paths)).hexdigest())
+
+
+def _text(paths: JobPaths) -> bytes:
+    with files.explained("read", paths.manifest):
+        files.check_folder(paths.root)
+        with open(paths.manifest, "rb", opener=files.open_own) as file:
+            return file.read()
 
 
 def is_cancelled(paths: JobPaths) -> bool:

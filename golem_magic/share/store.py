@@ -9,6 +9,8 @@ from golem_magic.model import Digest
 from golem_magic.share import files
 from golem_magic.share.layout import SharePaths
 
+check_owner = files.check_owner
+
 
 def put(paths: SharePaths, frame: payload.Frame) -> Digest:
     """Store a frame under its digest, unless it is there; give the digest.
@@ -40,9 +42,8 @@ def get(paths: SharePaths, digest: Digest) -> memoryview:
     """
     path = paths.object(digest)
     with files.explained("read", path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = files.open_own(path)
         try:
-            check_owner(fd, path)
             view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
         except ValueError as error:
             message = f"{path} is empty: the client's disk may have been full, submit the job again"
@@ -57,21 +58,6 @@ def get(paths: SharePaths, digest: Digest) -> memoryview:
         message = f"{path} is not what its name says ({found}): it was altered, submit the job again"
         raise FormatError(message)
     return view
-
-
-def check_owner(fd: int, path: str) -> None:
-    """Refuse a file that somebody else could have written: unpickling it would run their code.
-
-    Raises:
-        ShareError: It belongs to another user, or others may write it.
-    """
-    found = os.fstat(fd)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        message = (
-            f"{path} belongs to uid {found.st_uid} (mode {found.st_mode & 0o777:o}), you are {os.geteuid()}: "
-            f"files that others can write are not unpickled"
-        )
-        raise ShareError(message)
 
 
 def _is_there(paths: SharePaths, digest: Digest) -> bool:
