@@ -2,20 +2,24 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import golem_magic
-from golem_magic.errors import GolemMagicError
+from golem_magic.errors import EngineError, GolemMagicError
 from golem_magic.model import JobState
 
 if TYPE_CHECKING:
     from golem_magic.autoload import Autoload
+    from golem_magic.settings import Settings
 
 WAIT_STEP_S = 0.5  # on every platform an interrupt ends a wait after a step at the latest
 INTERRUPTED = 130  # as a shell says it
 FOREVER = "inf"
+MAX_HOURS = 8784  # a year
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +100,34 @@ def _cancel(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _nodes(arguments: argparse.Namespace) -> int:
+    from golem_magic.client import Client
+    from golem_magic.progress.tables import node_table
+
+    with Client() as client:
+        if arguments.last is None:
+            sys.stdout.write(node_table(client.nodes()))
+        else:
+            sys.stdout.write(_usage(client.settings, 3600 * arguments.last))
+    return 0
+
+
+def _usage(settings: "Settings", last_s: float) -> str:
+    """What the embedded Golem has noted, as a table."""
+    from golem_magic.engines.local import default_state_dir
+    from golem_magic.engines.usage import read_usage
+    from golem_magic.progress.tables import usage_table
+
+    if settings.engine != "local":
+        message = (
+            f"engine {settings.engine} keeps no record of its use, only the embedded Golem of local does"
+        )
+        raise EngineError(message)
+    state = os.path.expanduser(settings.state_dir or default_state_dir())
+    begin_s, records = read_usage(Path(state), last_s)
+    return usage_table(records, begin_s=begin_s, last_s=last_s)
+
+
 def _config(_: argparse.Namespace) -> int:
     from golem_magic.engines.local import default_state_dir
     from golem_magic.progress.tables import table
@@ -165,6 +197,14 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "job", metavar="JOB", help="its id, or so much of the beginning that only one is meant"
         )
+    nodes = words.add_parser("nodes", help="list the engine's machines, their slots, how many are taken")
+    nodes.set_defaults(act=_nodes)
+    nodes.add_argument(
+        "--last",
+        metavar="HOURS",
+        type=_hours,
+        help="show instead how much the embedded Golem was used (it remembers about a day of work)",
+    )
     config = words.add_parser("config", help="show the settings and where each comes from")
     config.set_defaults(act=_config)
     autoload = words.add_parser("autoload", help="the magics in every kernel and IPython of this environment")
@@ -185,6 +225,13 @@ def _whole(text: str, lowest: int, highest: int) -> int:
     if text.isdecimal() and lowest <= int(text) <= highest:
         return int(text)
     message = f"{text} is no whole number from {lowest} to {highest}"
+    raise argparse.ArgumentTypeError(message)
+
+
+def _hours(text: str) -> float:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) and 0 < float(text) <= MAX_HOURS:
+        return float(text)
+    message = f"{text} is no number of hours above 0, up to {MAX_HOURS}"
     raise argparse.ArgumentTypeError(message)
 
 

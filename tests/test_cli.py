@@ -5,8 +5,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
@@ -130,7 +132,8 @@ def test_a_second_serve_says_where_the_first_is(state_dir: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [["serve", "--slots", "0"], ["serve", "--port", "x"], ["serve", "--linger", "soon"], ["dance"], [],
-     ["autoload", "maybe"], ["attach"], ["jobs", "x"]],
+     ["autoload", "maybe"], ["attach"], ["jobs", "x"], ["nodes", "--last", "0"],
+     ["nodes", "--last", "soon"]],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused(words: list[str]) -> None:
     said = golem_magic_says(*words)
@@ -215,6 +218,45 @@ def test_a_reader_that_has_seen_enough_is_no_error(state_dir: Path) -> None:
     with process.stderr:
         assert process.stderr.read() == ""
     process.wait(DEADLINE_S)
+
+
+# --- nodes ---
+
+
+def test_nodes_and_how_much_they_were_used_are_listed(
+    client: Client, tmp_path: Path, state_dir: Path
+) -> None:
+    flag = str(tmp_path / "flag")
+
+    def wait_for_flag(x: int) -> int:
+        while not os.path.exists(flag):
+            time.sleep(0.01)
+        return x
+
+    before = golem_magic_says("nodes", "--last", "0.5")
+    results = client.map(wait_for_flag, range(2), workers=1)
+    wait_until((state_dir / "usage").exists, "the first record")
+    nodes, used = golem_magic_says("nodes"), golem_magic_says("nodes", "--last", "0.5")
+    Path(flag).touch()
+    assert results.wait(DEADLINE_S)
+
+    host = socket.gethostname()
+    assert (before.returncode, before.stdout) == (0, "no work\n")
+    assert [row.split() for row in nodes.stdout.splitlines()] == [
+        ["node", "slots", "running"],
+        [host, "2", "1"],
+    ]
+    [_, row] = used.stdout.splitlines()
+    assert row.split()[2:4] == ["1", "0"]
+    assert 0 < float(row.split()[4]) <= 1
+    assert row.split()[5] == "2"
+
+
+def test_a_golem_elsewhere_keeps_no_record_that_we_could_read(state_dir: Path) -> None:
+    said = golem_magic_says("nodes", "--last", "1", GOLEM_MAGIC_ENGINE="golem")
+
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.startswith("golem-magic: engine golem keeps no record of its use")
 
 
 # --- config ---

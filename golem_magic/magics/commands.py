@@ -49,10 +49,9 @@ def _show_jobs(client: "Client") -> None:
 
 def _show_nodes(client: "Client") -> None:
     """List the engine's machines, with slots and how many of them are taken, by whomever."""
-    nodes = client.nodes()
-    total = ("all", sum(node.n_slots for node in nodes), sum(node.n_running for node in nodes))
-    rows = [(node.host, node.n_slots, node.n_running) for node in nodes]
-    _table(("node", "slots", "running"), rows if len(rows) == 1 else [*rows, total])
+    from golem_magic.progress.tables import node_table
+
+    sys.stdout.write(node_table(client.nodes()))
 
 
 def _clean(client: "Client", command: Command) -> None:

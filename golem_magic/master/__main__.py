@@ -17,6 +17,7 @@ from golem_magic.master.clients import Clients
 from golem_magic.master.server import MasterServer
 from golem_magic.master.slots import Slots
 from golem_magic.master.starter import Starter
+from golem_magic.master.usage import Usage
 
 LOOK_S = 1.0  # for clients that are gone
 LOOK_AT_CONTENTION_S = 0.1
@@ -140,7 +141,7 @@ def _serve(
     state.publish(server.url, password)
     tell_ready(f"{server.url} (password in {state.address})")
     slots.output.sweep()
-    _stay(alarm, slots, clients)
+    _stay(alarm, slots, clients, Usage(state.usage))
     if rest := slots.describe_rest():
         sys.stderr.write(f"{rest}\n")
     else:
@@ -156,12 +157,13 @@ def _n_slots(state: StateFolder, options: argparse.Namespace) -> int:
     return usable_cpus() if options.slots is None else int(options.slots)
 
 
-def _stay(alarm: Alarm, slots: Slots, clients: Clients) -> None:
+def _stay(alarm: Alarm, slots: Slots, clients: Clients, usage: Usage) -> None:
     """Block until told to leave, or until nobody needs us any more."""
     while not alarm.wait(LOOK_AT_CONTENTION_S if slots.is_contended else LOOK_S):
         slots.look_after_adopted()
         slots.share_fairly()
         slots.forget_old()
+        usage.look(slots.unfinished, n_running=slots.n_running, n_slots=slots.n_slots)
         if clients.is_time_to_leave(is_idle=slots.is_idle) and slots.retire():
             return
     slots.retire(is_forced=True)

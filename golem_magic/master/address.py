@@ -34,6 +34,7 @@ class StateFolder:
         self.jobs = folder / "jobs"
         self.tasks = folder / "tasks"
         self.resized = folder / "slots"
+        self.usage = folder / "usage"
         self.work = folder / "work"
         for inner in (self.work, self.tasks):
             inner.mkdir(mode=0o700, exist_ok=True)

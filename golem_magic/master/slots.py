@@ -59,9 +59,7 @@ class Slots:
         self._on_contention = on_contention
         self._clock = clock or SystemClock()
         self._lock = threading.RLock()
-        self._token = state.token
-        self._tasks = state.tasks
-        self._keep_size = state.keep_size
+        self._state = state
         self._journal = Journal(state.jobs)
         self._is_retired = False
         self._keys = itertools.count()
@@ -75,12 +73,12 @@ class Slots:
     def restore(self) -> None:
         """Take up what an earlier master of this folder has left; call it before listening."""
         with self._lock:
-            left = tasks_in(self._tasks)
+            left = tasks_in(self._state.tasks)
             for record in self._journal.load():
                 self._take_up(record, left.pop(record.job.job_id, set()))
             for job_id, numbers in left.items():  # forgotten, or never answered
                 for number in numbers:
-                    TaskFiles(self._tasks, job_id, number).remove()
+                    TaskFiles(self._state.tasks, job_id, number).remove()
             self.look_after_adopted()
             self._hand_out()
 
@@ -165,7 +163,7 @@ class Slots:
         """Change how many tasks may run at once; running ones are not touched."""
         with self._lock:
             self.n_slots = max(0, n_slots)
-            self._keep_size(self.n_slots)
+            self._state.keep_size(self.n_slots)
             self._hand_out()
 
     def collect_output(self, job_id: str) -> None:
@@ -237,8 +235,12 @@ class Slots:
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs, nor will."""
+        return not self.unfinished()
+
+    def unfinished(self) -> list[Job]:
+        """The jobs of which something runs or will."""
         with self._lock:
-            return all(job.is_over for job in self._jobs.values())
+            return [job for job in self._jobs.values() if not job.is_over]
 
     def share_fairly(self) -> None:
         """Ask workers of greedy jobs to leave; each once, by SIGTERM."""
@@ -321,11 +323,11 @@ class Slots:
             return
         ended = self.output.read_log(job.job_id)
         for number in left & ended.keys():
-            TaskFiles(self._tasks, job.job_id, number).remove()
+            TaskFiles(self._state.tasks, job.job_id, number).remove()
         job.resume(ended, left - ended.keys())
         for number in sorted(left - ended.keys()):
             task = job.run(number, next(self._keys), self._clock.now())
-            task.files = TaskFiles(self._tasks, job.job_id, number)
+            task.files = TaskFiles(self._state.tasks, job.job_id, number)
             self._adopted.adopt(task)
             self._running[task.key] = task
         if job.finished + job.errored == job.total and not self.output.is_completed(job.job_id):
@@ -361,7 +363,7 @@ class Slots:
 
     def _begin(self, task: Task) -> None:
         self._running[task.key] = task
-        task.files = TaskFiles(self._tasks, task.job.job_id, task.number)
+        task.files = TaskFiles(self._state.tasks, task.job.job_id, task.number)
         self._starter.start(
             {
                 "key": task.key,
@@ -377,7 +379,7 @@ class Slots:
         return f"{self._mark_of(task.job)}{task.number}"
 
     def _mark_of(self, job: Job) -> str:
-        return f"{self._token}:{job.job_id}:"
+        return f"{self._state.token}:{job.job_id}:"
 
     def _end_processes(self, job: Job, tasks: list[Task]) -> None:
         """End the tasks' process trees, and whatever else carries the job's mark, in a thread."""
