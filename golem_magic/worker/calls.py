@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from golem_magic import payload
+from golem_magic.clock import Clock
 from golem_magic.errors import GolemMagicError
 from golem_magic.model import Digest
 from golem_magic.share import store
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import SharePaths
+from golem_magic.worker.patience import may_pass, patiently
 
 Call = Callable[[Any], Any]
 
@@ -35,22 +37,33 @@ class Calls:
 
     Attributes:
         call: Takes one input. Where the function cannot be loaded, each call raises the reason.
+
+    Raises:
+        OSError, ShareError: The share is in trouble that may pass, or this worker is to leave meanwhile:
+            that is no task's outcome.
     """
 
-    def __init__(self, share: SharePaths, manifest: Manifest) -> None:
+    def __init__(
+        self, share: SharePaths, manifest: Manifest, clock: Clock, leaving: Callable[[], bool]
+    ) -> None:
+        def get(digest: Digest) -> memoryview:
+            return patiently(lambda: store.get(share, digest), clock, leaving)
+
         self._setup: Callable[[], Any] | None = None
         self._is_star = manifest.star
         self._more: tuple[Any, ...] = ()
         what = manifest.function_name
         try:
-            self._function = payload.load_function(store.get(share, manifest.function))
+            self._function = payload.load_function(get(manifest.function))
             if manifest.common:
                 what = "the common data"
-                self._more = (_load(share, manifest.common),)
+                self._more = (payload.load(get(manifest.common))[0],)
             if manifest.setup:
                 what = "the set-up function"
-                self._setup = payload.load_function(store.get(share, manifest.setup))
-        except BaseException as error:  # noqa: BLE001 - unpickling runs the user's code
+                self._setup = payload.load_function(get(manifest.setup))
+        except BaseException as error:  # unpickling runs the user's code
+            if isinstance(error, Exception) and (may_pass(error) or leaving()):
+                raise
             unreadable = Unreadable(_explained(error, what))
             self.call: Call = lambda _value: raise_unreadable(unreadable)
         else:
@@ -77,10 +90,6 @@ class Calls:
             common = more[0]
             return lambda value: function(value, common)
         return lambda value: function(value, *more)
-
-
-def _load(share: SharePaths, digest: Digest) -> Any:
-    return payload.load(store.get(share, digest))[0]
 
 
 def _explained(error: BaseException, what: str) -> Exception:

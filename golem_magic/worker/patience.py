@@ -52,6 +52,11 @@ def patiently(step: Callable[[], Value], clock: Clock, leaving: Callable[[], boo
         pause_s = min(2 * pause_s, longest_s)
 
 
+def may_pass(error: Exception) -> bool:
+    """Whether this is trouble with the share itself, such as a server that is down; a missing file is not."""
+    return number_of(error) in PASSING - {errno.ENOENT}
+
+
 def number_of(error: Exception) -> int | None:
     """The system's number for an error on the share; None if it is of another kind."""
     if not isinstance(error, OSError | ShareError) or isinstance(error, FormatError):

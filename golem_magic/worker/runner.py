@@ -59,7 +59,7 @@ class Runner:
         self._clock = clock
         self._host = socket.gethostname()
         self._inputs = InputReader(paths)
-        self._calls = Calls(share, manifest)
+        self._calls = Calls(share, manifest, clock, self._is_leaving)
         self._claims = Claims(paths, manifest, self._inputs, clock, self._is_leaving, signature, number)
         self._signature = signature
         self._keeper = os.getppid()
