@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -88,6 +88,7 @@ class Client:
         stream: bool = False,
         keep: Keep = "all",
         disk_budget: int | None = None,
+        resources: str | Mapping[str, str | int] | None = None,
         **more: object,
     ) -> Results:
         """Run ``function`` on every input, on the engine; give its results as a lazy sequence.
@@ -116,6 +117,8 @@ class Client:
             stream: Draw the inputs in a thread beside the notebook, a window ahead of the work.
             keep: "unread" frees a result's space once the iterator has passed it.
             disk_budget: Most bytes of results on the share that nobody has read yet.
+            resources: What each worker may have, such as ``"memory=2G"``: a task that makes its worker
+                use more is ended, and fails if that happens again.
             **more: Options that are not available yet; refused unless they are at their default.
 
         Raises:
@@ -139,6 +142,7 @@ class Client:
             "stream": stream,
             "keep": keep,
             "disk_budget": disk_budget,
+            "resources": resources,
         }
         options = checked({**said, **more})
         return self._map(function, inputs, options, engine)
@@ -256,6 +260,7 @@ class Client:
             beat_s=BEAT_S[is_local],
             lease_s=LEASE_S[is_local],
             timeout_s=options.timeout_s,
+            memory_bytes=options.memory_bytes,
             retries=options.retries,
             retry_on=options.retry_on,
             keep=options.keep,

@@ -105,6 +105,7 @@ class MapOptions:
         stream: Draw inputs in a thread, a window ahead of the work, instead of all at once.
         keep: ``unread`` frees a result once the iterator has passed it.
         disk_budget: Bytes of results on the share that nobody has read; None for no limit.
+        memory_bytes: Most memory of one worker, the processes of its tasks included; None for no limit.
     """
 
     common: Any = None
@@ -122,6 +123,7 @@ class MapOptions:
     stream: bool = False
     keep: Keep = "all"
     disk_budget: int | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ import difflib
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sized
+from contextlib import suppress
 from typing import Any, Final, SupportsIndex, cast, get_args
 
 from golem_magic.errors import SettingsError
 from golem_magic.model import Keep, MapOptions, OnError, qualified_name
+from golem_magic.units import n_bytes
 
 
 class _NotGiven:
@@ -33,10 +35,13 @@ DEFAULTS: Mapping[str, object] = {
     "stream": False,
     "keep": "all",
     "disk_budget": None,
+    "resources": None,
 }
 # Not available yet: accepted at their default, refused otherwise.
-LATER: Mapping[str, object] = {"resources": None, "seed": None, "cache": False}
+LATER: Mapping[str, object] = {"seed": None, "cache": False}
 KNOWN = (*DEFAULTS, "engine")
+RESOURCES_LATER = ("cores", "walltime", "gpus")
+LEAST_MEMORY = 64 << 20  # an interpreter with numpy has about that; chosen by feel
 
 
 def checked(said: Mapping[str, Any]) -> MapOptions:
@@ -67,6 +72,7 @@ def checked(said: Mapping[str, Any]) -> MapOptions:
         stream=bool(said["stream"]),
         keep=_keep(said["keep"]),
         disk_budget=_whole(said["disk_budget"], "disk_budget", low=1, none_is="no limit", unit=" of bytes"),
+        memory_bytes=_memory(said["resources"]),
     )
     if options.unordered and options.keep == "unread":
         message = "keep='unread' frees results in the order of the inputs: leave unordered out"
@@ -199,6 +205,34 @@ def _seconds(value: object, name: str) -> float | None:
     if number is not None and 0 < number < float("inf"):
         return float(number)
     message = f"{name} is {value!r}: give seconds above 0, or None for no limit"
+    raise SettingsError(message)
+
+
+def _memory(resources: object) -> int | None:
+    """What each worker may have; of all resources only memory can be limited yet."""
+    if resources is None:
+        return None
+    if isinstance(resources, str):
+        resources = dict(part.partition("=")[::2] for part in resources.split())
+    if not isinstance(resources, Mapping) or not resources:
+        message = f"resources is {resources!r}: write resources='memory=2G' or resources={{'memory': '2G'}}"
+        raise SettingsError(message)
+    for name in resources:
+        if name in RESOURCES_LATER:
+            message = f"resources: {name} is not available yet, memory is: leave it out"
+            raise SettingsError(message)
+        if name != "memory":
+            known = ("memory", *RESOURCES_LATER)
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            message = f"resources: unknown resource {name!r}: {hint}"
+            raise SettingsError(message)
+    memory = resources["memory"]
+    with suppress(ValueError):
+        number = n_bytes(memory) if isinstance(memory, str) else _index(memory)
+        if number is not None and number >= LEAST_MEMORY:
+            return number
+    message = f"resources: memory is {memory!r}: give bytes, or text such as 500M or 2G, from 64M up"
     raise SettingsError(message)
 
 

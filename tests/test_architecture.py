@@ -14,8 +14,9 @@ MAY_IMPORT = {
     "cpus": "",
     "model": "",
     "pacing": "model",
+    "units": "",
     "settings": "errors",
-    "cells": "errors model",
+    "cells": "errors model units",
     "inputs": "errors model",
     "payload": "errors model",
     "share": "errors model pacing payload",
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "dispatcher": "clock engines errors model payload planner share",
     "results": "clock dispatcher errors model outcomes share",
     "feeder": "clock dispatcher errors inputs model payload planner share",
-    "options": "errors model",
+    "options": "errors model units",
     "inventory": "clock errors model share",
     "client": (
         "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results "

@@ -49,6 +49,8 @@ MAP_LINES = [
     ("f xs --disk-budget 2G", line("f", "xs", disk_budget=2 * 2**30)),
     ("f xs --disk-budget=1.5kB", line("f", "xs", disk_budget=1536)),
     ("f xs --disk-budget 500MiB", line("f", "xs", disk_budget=500 * 2**20)),
+    ("f xs --resources memory=2G", line("f", "xs", resources="memory=2G")),
+    ('f xs --resources "memory=2G cores=1"', line("f", "xs", resources="memory=2G cores=1")),
     ("f xs --disk-budget 7", line("f", "xs", disk_budget=7)),
     ("f xs --engine golem --unordered", line("f", "xs", engine="golem", unordered=True)),
     ("f xs --wait --quiet", line("f", "xs", wait=True, quiet=True)),
@@ -181,7 +183,7 @@ def test_a_wrong_line_of_golemize_is_told_in_one_line(text: str, words: str) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("option", ["--resources", "--seed", "--kwargs", "--cache", "--reuse", "--estimate"])
+@pytest.mark.parametrize("option", ["--seed", "--kwargs", "--cache", "--reuse", "--estimate"])
 def test_what_is_planned_is_refused_as_such(option: str) -> None:
     for text in (f"{option} 3 f xs", f"f xs {option} 3", f"f xs {option}=3", f"f xs {option}"):
         with pytest.raises(CellError, match=f"^{option} is not available yet$"):

@@ -34,6 +34,9 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"setup": dict}, {"setup": dict}),
     ({"keep": "unread", "stream": True}, {"keep": "unread", "stream": True}),
     ({"disk_budget": 10**12}, {"disk_budget": 10**12}),
+    ({"resources": "memory=2G"}, {"memory_bytes": 2 * 2**30}),
+    ({"resources": {"memory": "1.5GiB"}}, {"memory_bytes": 3 * 2**29}),
+    ({"resources": {"memory": 10**9}}, {"memory_bytes": 10**9}),
     ({"resources": None, "seed": None, "cache": False}, {}),
 ]
 
@@ -77,7 +80,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"unordered": True, "keep": "unread"}, "leave unordered out"),
     ({"seed": 1}, "option 'seed' is not available yet: leave it out"),
     ({"cache": True}, "option 'cache' is not available yet"),
-    ({"resources": "cores=2"}, "option 'resources' is not available yet"),
+    ({"resources": "cores=2 memory=1G"}, "resources: cores is not available yet, memory is"),
+    ({"resources": {"memroy": "1G"}}, "resources: unknown resource 'memroy': did you mean 'memory'?"),
+    ({"resources": "2G"}, "resources: unknown resource '2G': known are memory, cores, walltime, gpus"),
+    *(
+        ({"resources": {"memory": value}}, "give bytes, or text such as 500M or 2G, from 64M up")
+        for value in ("much", "", 0, -1, 1000, 2.5e9, None, True, np.ones(2))
+    ),
+    *(({"resources": value}, "write resources='memory=2G'") for value in (3, "", {}, ["memory=2G"])),
     ({"chunksize": 3}, "unknown option 'chunksize': did you mean 'chunk_size'?"),
     ({"time_out": 3}, "unknown option 'time_out': did you mean 'timeout'?"),
     ({"retrys": 3}, "unknown option 'retrys': did you mean 'retries'?"),

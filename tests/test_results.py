@@ -499,7 +499,6 @@ def test_common_data_are_stored_once_however_many_tasks_and_maps(client: Client)
     "option",
     [
         {"resources": {"cores": 2}},
-        {"resources": np.zeros(2)},
         {"seed": 1},
         {"cache": True},
     ],

@@ -8,13 +8,11 @@ import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, NoReturn, get_args
 
 from golem_magic.errors import CellError
 from golem_magic.model import Keep, OnError
-
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}  # powers of 1024, as in ls -h
+from golem_magic.units import n_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +42,7 @@ class LineOptions:
     stream: bool = False
     keep: Keep = "all"
     disk_budget: int | None = None
+    resources: str | None = None
     wait: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
@@ -144,13 +143,6 @@ def _whole(text: str) -> int:
 
 def _chunk_size(text: str) -> int | str:
     return text if text == "auto" else _whole(text)
-
-
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
-    if found is None:
-        raise ValueError
-    return int(Fraction(found[1]) * 1024 ** _UNITS[found[2].upper()])
 
 
 def _word(field: str, means: str, choices: tuple[str, ...]) -> Option:
@@ -260,9 +252,17 @@ _ALL = (
         field="disk_budget",
         words=("--disk-budget",),
         means="most space of results that nobody has read yet, such as 500M or 2G",
-        value=_bytes,
+        value=n_bytes,
         needs="a number of bytes, such as 500M or 2G",
         shape="BYTES",
+    ),
+    Option(
+        field="resources",
+        words=("--resources",),
+        means="what each worker may have, such as memory=2G; quotes around blanks",
+        value=str,
+        needs="a text such as memory=2G",
+        shape="TEXT",
     ),
     _flag("wait", "wait here for the end of the job; an interrupt only stops waiting"),
     _flag("quiet", "no progress view"),
@@ -270,4 +270,4 @@ _ALL = (
 OPTIONS: Mapping[str, Option] = {word: option for option in _ALL for word in option.words}
 _EXPRESSIONS = frozenset(option.field for option in _ALL if option.value == "expression")
 # Planned; refused with a word of their own, so that nobody takes them for misspelt.
-LATER = frozenset({"--resources", "--seed", "--kwargs", "--cache", "--reuse", "--estimate"})
+LATER = frozenset({"--seed", "--kwargs", "--cache", "--reuse", "--estimate"})

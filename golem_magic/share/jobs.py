@@ -28,6 +28,7 @@ class Manifest:
         lease_s: Seconds of silence after which a lease is taken away.
         setup: Function called once per worker, None for none.
         timeout_s: Longest time of a task in seconds, None for no limit.
+        memory_bytes: Most memory of a worker's runner and all that its tasks started, None for no limit.
         retries: How often a task that raised is tried again.
         keep: ``unread`` when results are freed once they were read.
         retry_on: Qualified names of the exceptions worth another try; empty for any Exception.
@@ -49,6 +50,7 @@ class Manifest:
     setup: Digest | None = None
     star: bool
     timeout_s: float | None = None
+    memory_bytes: int | None = None
     retries: int = 0
     retry_on: tuple[str, ...] = ()
     keep: str = "all"

@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from golem_magic.clock import Clock
 from golem_magic.model import Failure, WorkerId
@@ -21,8 +22,8 @@ from golem_magic.share import files, outcome_files
 from golem_magic.share.book import LeaseLog, read_lease_log
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths, SharePaths, signature
-from golem_magic.worker import orphans, seeds
-from golem_magic.worker.page import NONE, SETUP, Page
+from golem_magic.worker import memory, orphans, seeds
+from golem_magic.worker.page import LOADING, NONE, SETUP, Page
 from golem_magic.worker.patience import patiently
 from golem_magic.worker.runner import Runner
 
@@ -44,6 +45,13 @@ class Post:
     number: int
 
 
+class Death(NamedTuple):
+    """What a runner died of, and the most memory that it had."""
+
+    cause: str
+    peak_kib: int
+
+
 class Keeper:
     """Forks runners one after the other until the job has nothing left for this worker."""
 
@@ -62,6 +70,9 @@ class Keeper:
         self._runner_is_stopped = False
         self._kill_at_s: float | None = None
         self._timed_out: tuple[int, int] | None = None  # a task and when it began
+        self._memory_at_s = 0.0
+        self._too_much: int | None = None  # bytes that the runner used when it was ended for that
+        self._n_load_deaths: dict[str, int] = {}  # by lease
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -159,7 +170,13 @@ class Keeper:
                 obey_at = now + min(beat_s, OBEY_S)
             if self._kill_at_s is not None and now >= self._kill_at_s:
                 self._end_group()
-            until = min(beat_at, obey_at, self._kill_at_s or beat_at, self._watch_task(now))
+            until = min(
+                beat_at,
+                obey_at,
+                self._kill_at_s or beat_at,
+                self._watch_task(now),
+                self._watch_memory(now),
+            )
             if select.select([self._wake_read], [], [], max(0.0, until - now))[0]:
                 os.read(self._wake_read, 4096)
 
@@ -173,7 +190,7 @@ class Keeper:
         if limit_s is None:
             return now + FAR_S
         task, began_ns = self._page.task, self._page.began_ns
-        if task in (NONE, SETUP):
+        if task < 0:  # none
             return now + min(limit_s / 4, 0.05)
         left_s = limit_s - (time.monotonic_ns() - began_ns) / 1e9
         if left_s <= 0:
@@ -181,6 +198,19 @@ class Keeper:
             self._end_group()
             return now + FAR_S
         return now + max(left_s, 0.001)
+
+    def _watch_memory(self, now: float) -> float:
+        """End the runner if it uses too much memory; say when to look again."""
+        limit = self._post.manifest.memory_bytes
+        if limit is None:
+            return now + FAR_S
+        if now >= self._memory_at_s and self._too_much is None:
+            used = memory.used_bytes(self._runner)
+            if used > limit:
+                self._too_much = used
+                self._end_group()
+            self._memory_at_s = self._clock.now() + memory.LOOK_S
+        return self._memory_at_s
 
     def _obey(self) -> None:
         """Look for the cancel marker, and whether the job is still there."""
@@ -230,17 +260,29 @@ class Keeper:
         """
         task = self._page.task
         log = self._lease_log()
+        death = self._death(status, peak_kib)
         if self._timed_out is not None:
             if self._timed_out == (task, self._page.began_ns):
                 self._condemned[task] = self._late(task)
             self._timed_out = None
         elif task == SETUP:
-            self._blame_setup(status, peak_kib)
+            self._blame_setup(death)
+        elif task == LOADING and log is not None:
+            self._blame_inputs(log, death)
         elif task != NONE and log is not None and log.done_to <= task < log.end:
             self._attempts[task] = self._attempts.get(task, 0) + 1
             if self._attempts[task] >= self._post.manifest.max_attempts:
-                self._condemned[task] = self._died(task, status, peak_kib)
+                self._condemned[task] = self._died("ran this task", self._attempts[task], death)
         return log
+
+    def _blame_inputs(self, log: LeaseLog, death: Death) -> None:
+        """Charge all tasks of a lease whose inputs cannot be unpickled: blocks are, only as a whole."""
+        name, span = str(log.lease), range(log.done_to, log.end)
+        self._n_load_deaths[name] = self._n_load_deaths.get(name, 0) + 1
+        if self._n_load_deaths[name] >= self._post.manifest.max_attempts:
+            what = f"inputs {span[0]} to {span[-1]}" if len(span) > 1 else "the input"
+            failure = self._died(f"unpickled {what}", self._n_load_deaths[name], death)
+            self._condemned |= dict.fromkeys(span, failure)
 
     def _late(self, task: int) -> Failure:
         return Failure(
@@ -253,11 +295,11 @@ class Keeper:
             worker=self._post.worker,
         )
 
-    def _blame_setup(self, status: int, peak_kib: int) -> None:
+    def _blame_setup(self, death: Death) -> None:
         """Give the whole job up if the set-up function has ended its process too often."""
         self._attempts[SETUP] = self._attempts.get(SETUP, 0) + 1
         if self._attempts[SETUP] >= self._post.manifest.max_attempts:
-            failure = self._died(SETUP, status, peak_kib)
+            failure = self._died("ran the set-up function", self._attempts[SETUP], death)
             patiently(
                 lambda: outcome_files.write_fatal(self._post.paths, self._post.worker, failure),
                 self._clock,
@@ -265,12 +307,10 @@ class Keeper:
             )
             self._is_hopeless = True
 
-    def _died(self, task: int, status: int, peak_kib: int) -> Failure:
-        attempts = self._attempts[task]
-        what = "the set-up function" if task == SETUP else "this task"
+    def _died(self, deed: str, attempts: int, death: Death) -> Failure:
         message = (
-            f"the worker {_cause(status)} while it ran {what}, {attempts} times out of {attempts}; "
-            f"peak memory {peak_kib / 1024:.0f} MiB"
+            f"the worker {death.cause} while it {deed}, {attempts} times out of {attempts}; "
+            f"peak memory {death.peak_kib / 1024:.0f} MiB"
         )
         return Failure(
             kind="died",
@@ -282,6 +322,14 @@ class Keeper:
             worker=self._post.worker,
             attempt=attempts,
         )
+
+    def _death(self, status: int, peak_kib: int) -> Death:
+        used, self._too_much = self._too_much, None
+        limit = self._post.manifest.memory_bytes
+        if used is None or limit is None:
+            return Death(_cause(status), peak_kib)
+        cause = f"used {used >> 20} MiB of memory, more than its limit of {limit >> 20} MiB, and was ended"
+        return Death(cause, peak_kib)
 
 
 def _cause(status: int) -> str:

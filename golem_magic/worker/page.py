@@ -7,7 +7,8 @@ writer.
 
 import mmap
 
-NONE, SETUP = -1, -2  # instead of a task: nothing that is known, the set-up function
+# Instead of a task: nothing that is known, the set-up function, unpickling inputs.
+NONE, SETUP, LOADING = -1, -2, -3
 _LEAVE, _TASK, _LENGTH, _OVER, _BEGAN = 0, 1, 2, 3, 4
 _TEXT = 64
 
@@ -42,7 +43,7 @@ class Page:
 
     @property
     def task(self) -> int:
-        """Index of the task that is running, NONE if it is not known singly, SETUP before the first."""
+        """Index of the task that is running; NONE, SETUP or LOADING if none is."""
         return self._words[_TASK]
 
     @task.setter

@@ -26,7 +26,7 @@ from golem_magic.share.jobs import Manifest, ask_to_cancel
 from golem_magic.share.layout import JobPaths, SharePaths
 from golem_magic.worker.calls import Call, Calls, Unreadable, raise_unreadable, reading
 from golem_magic.worker.claims import Claims
-from golem_magic.worker.page import NONE, SETUP, Page
+from golem_magic.worker.page import LOADING, NONE, SETUP, Page
 from golem_magic.worker.patience import number_of, patiently
 from golem_magic.worker.tenure import ENTRY_ROOM, RevokedError, Tenure
 
@@ -113,7 +113,8 @@ class Runner:
     def _is_leaving(self) -> bool:
         return self._page.leave
 
-    def _tenure(self, log: LeaseLog) -> Tenure:
+    def _tenure(self, log: LeaseLog, *, is_hopeless: bool) -> Tenure:
+        """Begin with a lease; the inputs of one whose every task is condemned may be why, and stay unread."""
         base, end = log.done_to, log.end
         return Tenure(
             self._paths,
@@ -122,7 +123,7 @@ class Runner:
             self._clock,
             self._is_leaving,
             base=base,
-            todo=self._load_inputs(base, end),
+            todo=[None] * (end - base) if is_hopeless else self._load_inputs(base, end),
             next_entry=log.next_entry,
         )
 
@@ -130,6 +131,7 @@ class Runner:
         """Inputs of tasks; trouble with the share passes or ends this runner, and is no task's outcome."""
         try:
             self._claims.wait_for_inputs(end)
+            self._page.task = LOADING
             return patiently(lambda: self._inputs.tasks(base, end), self._clock, self._is_leaving)
         except Exception as error:
             if number_of(error) is not None:
@@ -139,15 +141,17 @@ class Runner:
                 return self._load_inputs(base, middle) + self._load_inputs(middle, end)
             self._has_unreadable = True
             return [Unreadable(error)] * (end - base)  # damaged, or its own unpickling raised
+        finally:
+            self._page.task = NONE
 
     def _hold(
         self, log: LeaseLog, condemned: dict[int, Failure], *, careful: bool, claimed_s: float = 0.0
     ) -> None:
         """Run one lease to its end, publish, and learn from it."""
         self._page.lease = str(log.lease)  # before its inputs are loaded, which may take long
-        tenure = self._tenure(log)
-        span = range(tenure.base, tenure.base + len(tenure.todo))
+        span = range(log.done_to, log.end)
         condemned = {index: condemned[index] for index in span if index in condemned} if condemned else {}
+        tenure = self._tenure(log, is_hopeless=len(condemned) == len(span))
         tenure.bound = max(condemned) - tenure.base + 1 if condemned else 0
         self._current = tenure
         started = self._clock.now()
