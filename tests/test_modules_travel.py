@@ -232,6 +232,30 @@ def test_data_files_of_a_package_are_found_where_the_folder_can_be_seen(folder: 
     assert call_elsewhere(notebook.function(), 3) == "'some data'"
 
 
+@pytest.mark.meets("IP-12")
+@pytest.mark.parametrize("archive", [False, True])
+def test_the_users_own_part_of_the_import_path_holds_there_too(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, archive: bool
+) -> None:
+    """For modules whose names no text shows, where their folder can be seen; it hides nothing."""
+    folder.write("plugins/plug_a.py", "n = 17")
+    folder.write("plugins/colorsys.py", "raise ValueError('another of this name comes first')")
+    place = folder.path / "plugins"
+    if archive:
+        place = folder.path / "plugins.zip"
+        with zipfile.ZipFile(place, "w") as file:
+            file.writestr("plug_a.py", "n = 17")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    notebook = Notebook()
+    notebook.run("def f(x):\n    from importlib import import_module as load\n    load('color' + 'sys')\n"
+                 "    return load('plug_' + 'a').n + x")  # fmt: skip
+    frame = notebook.function()
+
+    assert call_elsewhere(frame, 3) == "20"
+    folder.vanish()
+    assert "No module named 'plug_a'" in call_elsewhere(frame, 3)
+
+
 # --- what does not travel ---
 
 

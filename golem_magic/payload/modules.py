@@ -130,6 +130,15 @@ def is_installed(path: str) -> bool:
     return "site-packages" in parts or "dist-packages" in parts or path.startswith(_standard_library())
 
 
+def own_folders() -> tuple[str, ...]:
+    """What the user has added to the import path: folders and archives that nobody installed.
+
+    The current folder is not among them: workers go there.
+    """
+    named = (each for each in sys.path if os.path.isabs(each))
+    return tuple(each for each in named if not is_installed(os.path.join(each, "")) and os.path.exists(each))
+
+
 def _named(name: str, level: object, names: object, package: str) -> Iterator[str]:
     base = name
     if isinstance(level, int) and level > 0:

@@ -8,7 +8,7 @@ from typing import Any
 from golem_magic.errors import GolemMagicError, PayloadError
 from golem_magic.payload import frames
 from golem_magic.payload.frames import Frame
-from golem_magic.payload.modules import Library
+from golem_magic.payload.modules import Library, own_folders
 from golem_magic.payload.pickler import Buffers, Ledger, pickled
 from golem_magic.payload.shelf import Sources
 
@@ -36,7 +36,7 @@ class Packer:
         """
         stream, buffers, ledger = self._pickled(function, lambda error: f"{name}: {_reason(function, error)}")
         if self._sent is None:
-            self._sent = Sources(ledger.texts(), self._library.closure(ledger.modules))
+            self._sent = Sources(ledger.texts(), self._library.closure(ledger.modules), own_folders())
             return _frame(stream, buffers, self._sent)
         return _frame(stream, buffers, self._new(ledger))
 
@@ -80,7 +80,7 @@ class Packer:
         """What did not go with the function."""
         if self._sent is None or not (ledger.files or ledger.modules - self._ledger.modules):
             return NOTHING
-        known_texts, known = self._sent
+        known_texts, known, _ = self._sent
         texts, modules = ledger.texts(), self._library.closure(ledger.modules)
         return Sources(
             {file: text for file, text in texts.items() if file not in known_texts},
@@ -89,7 +89,7 @@ class Packer:
 
 
 def _frame(stream: io.BytesIO, buffers: Buffers, sources: Sources) -> Frame:
-    if not sources.texts and not sources.modules:
+    if not any(sources):
         return frames.make(stream, buffers.views)
     return frames.make(stream, buffers.views, pickle.dumps(sources, protocol=5))
 

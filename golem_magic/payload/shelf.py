@@ -38,10 +38,12 @@ class Sources(NamedTuple):
     Attributes:
         texts: By file name, the text of cells and scripts whose functions travel by value.
         modules: By name, the modules that are not installed.
+        folders: The user's own part of the import path, for what is imported by names that no text shows.
     """
 
     texts: dict[str, str]
     modules: dict[str, Module]
+    folders: tuple[str, ...] = ()
 
 
 class _Loader(SourceFileLoader):
@@ -99,6 +101,7 @@ def install(sources: Sources) -> None:
     """Put sources to use in this process, which must be a worker: imports mean them from now on."""
     for file, text in sources.texts.items():
         _show(file, text)
+    sys.path += [each for each in sources.folders if each not in sys.path]  # last: they hide nothing here
     if not sources.modules:
         return
     if _shelf not in sys.meta_path:
