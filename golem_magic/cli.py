@@ -69,11 +69,22 @@ def _jobs(_: argparse.Namespace) -> int:
 
 def _attach(arguments: argparse.Namespace) -> int:
     """Follow a job to its end with a line on stderr; 0 if every task gave a value."""
+    return _follow(arguments.job, retry=False)
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    """Run again what failed, and follow the job as above."""
+    return _follow(arguments.job, retry=True)
+
+
+def _follow(job_id: str, *, retry: bool) -> int:
     from golem_magic.client import Client
     from golem_magic.progress import JobView
 
     with Client() as client:
-        results = client.attach(arguments.job)
+        results = client.attach(job_id)
+        if retry:
+            results.retry_errors()
         try:
             view = JobView(lambda: results.progress).show()
             while not results.wait(WAIT_STEP_S):
@@ -190,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     jobs.set_defaults(act=_jobs)
     for word, act, text in (
         ("attach", _attach, "wait for the end of a job; 0 if every task gave a value"),
+        ("retry", _retry, "run again the tasks of a job that failed; wait and answer as attach does"),
         ("cancel", _cancel, "cancel a job; results that are there stay"),
     ):
         one = words.add_parser(word, help=text)

@@ -3,7 +3,7 @@
 from golem_magic.clock import Clock, wall_time
 from golem_magic.errors import GolemMagicError
 from golem_magic.model import JobId, JobSnapshot
-from golem_magic.share import cleaning, jobs
+from golem_magic.share import cleaning, files, jobs, retries
 from golem_magic.share.cleaning import Cleaned
 from golem_magic.share.layout import SharePaths
 from golem_magic.share.logs import Logs, read_logs
@@ -37,13 +37,16 @@ class Inventory:
         return [snapshot for _, snapshot in found]
 
     def cancel(self, job_id: str) -> JobId:
-        """Cancel a job by its id or an unambiguous beginning of it; give the whole id.
+        """Cancel a job by its id or an unambiguous beginning of it, and its retries; give the whole id.
 
         Raises:
             ShareError: There is no such job, or its folder cannot be written.
         """
         found = jobs.find_job(self._share, job_id)
-        jobs.ask_to_cancel(self._share.job(found))
+        paths = self._share.job(found)
+        for each in (paths, *map(self._share.job, retries.found(paths))):
+            if files.is_folder(each.root):  # a retry may be cleaned away
+                jobs.ask_to_cancel(each)
         return found
 
     def logs(self, job_id: str, task: int | None = None) -> Logs:

@@ -210,6 +210,8 @@ COMMANDS = [
     ("nodes", Command(word="nodes")),
     ("attach 1f", Command(word="attach", job="1f")),
     ("attach 1f -o results", Command(word="attach", job="1f", out="results")),
+    ("retry 1f", Command(word="retry", job="1f")),
+    ("retry -o results 1f", Command(word="retry", job="1f", out="results")),
     ("attach --out results 1f", Command(word="attach", job="1f", out="results")),
     ("cancel squares_results", Command(word="cancel", job="squares_results")),
     ("logs 1f", Command(word="logs", job="1f")),
@@ -233,11 +235,12 @@ def test_a_command_is_read(text: str, command: Command) -> None:
 
 
 WRONG_COMMANDS = [
-    ("", "known are attach, cancel, clean, config, jobs, logs, nodes"),
+    ("", "known are attach, cancel, clean, config, jobs, logs, nodes, retry"),
     ("job", "%golem job is not known, did you mean jobs?"),
     ("doctor", "%golem doctor is not available yet; known are attach, cancel"),
     ("jobs all", "used as: %golem jobs"),
     ("attach", "used as: %golem attach JOB [-o NAME]"),
+    ("retry", "used as: %golem retry JOB|NAME [-o NAME]"),
     ("attach -o", "used as: %golem attach JOB [-o NAME]"),
     ("attach 1f -o", "used as: %golem attach JOB [-o NAME]"),
     ("attach 1f --oot r", "%golem attach has no option --oot, did you mean --out?: %golem attach JOB"),

@@ -72,6 +72,12 @@ def client(state_dir: Path) -> Iterator[Client]:
         yield client
 
 
+def divide_if_it_is_there(x: int, mended: str) -> int:
+    if not os.path.exists(mended):
+        raise ValueError(x)
+    return x
+
+
 def wait_then_divide(x: int, folder: str) -> int:
     import os
     import time
@@ -167,6 +173,19 @@ def test_jobs_are_listed_attached_and_end_with_a_code(client: Client, tmp_path: 
     assert "finished with errors" in last
     assert "ZeroDivisionError" in last
     assert golem_magic_says("attach", good.job_id).returncode == 0
+
+
+def test_what_failed_is_run_again(client: Client, tmp_path: Path) -> None:
+    results = client.map(divide_if_it_is_there, [1, 2, 0, 4], common=str(tmp_path / "mended"))
+    assert results.wait(DEADLINE_S)
+
+    assert golem_magic_says("retry", results.job_id).returncode == 1  # tasks fail again
+    (tmp_path / "mended").touch()
+    told = golem_magic_says("retry", results.job_id[:8])
+
+    assert told.returncode == 0
+    assert "4/4" in told.stderr.splitlines()[-1]
+    assert list(results) == [1, 2, 0, 4]
 
 
 def test_an_interrupt_of_attach_stops_waiting_and_nothing_else(client: Client, tmp_path: Path) -> None:

@@ -15,9 +15,14 @@ USES: Mapping[str, str] = {
     "jobs": "jobs",
     "logs": "logs JOB|NAME [TASK]",
     "nodes": "nodes",
+    "retry": "retry JOB|NAME [-o NAME]",
 }
-_LATER = ("debug", "doctor", "resize", "retry")
-_OPTIONS: Mapping[str, tuple[str, ...]] = {"attach": ("-o", "--out"), "clean": ("--dry-run", "--older")}
+_LATER = ("debug", "doctor", "resize")
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "attach": ("-o", "--out"),
+    "retry": ("-o", "--out"),
+    "clean": ("--dry-run", "--older"),
+}
 _KEY_VALUE = re.compile(r"config\s+(\w+)(?:\s*=\s*(.*))?", re.DOTALL)
 
 
@@ -28,7 +33,7 @@ class Command:
     Attributes:
         word: What to do.
         job: The job that it is about: an id, its beginning, or a variable with results.
-        out: Variable for the results of ``attach``.
+        out: Variable for the results of ``attach`` and ``retry``.
         task: The task whose worker's log is wanted.
         key: The setting that it is about; empty for all.
         value: Its new value, empty to go back to what it was; None to be shown what it is.
@@ -62,11 +67,11 @@ def parse_command(line: str) -> Command:
     match word, rest:
         case (("jobs" | "nodes" | "config"), []):
             return Command(word=word)
-        case (("attach" | "cancel" | "logs"), [job]) if not job.startswith("-"):
+        case (("attach" | "cancel" | "logs" | "retry"), [job]) if not job.startswith("-"):
             return Command(word=word, job=job)
         case ("logs", [job, task]) if task.isascii() and task.isdecimal():
             return Command(word=word, job=job, task=int(task))
-        case ("attach", [job, ("-o" | "--out"), out]) | ("attach", [("-o" | "--out"), out, job]):
+        case ("attach" | "retry", [job, ("-o" | "--out"), out] | [("-o" | "--out"), out, job]):
             return Command(word=word, job=job, out=identifier(out))
         case _:
             raise _misused(word)

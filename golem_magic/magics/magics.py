@@ -21,7 +21,7 @@ from traitlets import Bool
 from golem_magic import cells, outcomes
 from golem_magic import options as map_options
 from golem_magic.cells import Command, LineOptions, MapLine
-from golem_magic.errors import CellError, GolemMagicError
+from golem_magic.errors import CellError, GolemMagicError, JobError
 from golem_magic.magics import commands
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
@@ -158,6 +158,7 @@ class GolemMagics(Magics):
             %golem jobs                              list the jobs
             %golem attach JOB [-o NAME]              get the results of one back, also in another kernel
             %golem cancel JOB|NAME                   cancel one, by its id or by the variable of its results
+            %golem retry JOB|NAME [-o NAME]          run again what failed, on the same inputs
             %golem logs JOB|NAME [TASK]              what its workers wrote; with TASK, the one that had it
             %golem nodes                             the engine's machines, their slots, how many are taken
             %golem config                            the settings, and where each comes from
@@ -180,11 +181,23 @@ class GolemMagics(Magics):
                     results = self.client.attach(command.job)
                     self._show(results, quiet=False)
                     return self._bind(results, command.out)
+                case "retry":
+                    return self._bind(self._retry(command.job), command.out)
                 case "config":
                     self._config(command)
                 case _:
                     commands.run(self.client, command, self._job_id(command.job))
         return None
+
+    def _retry(self, job: str) -> "Results":
+        """Run what failed again, and show the job."""
+        value = self._shell.user_ns.get(job)
+        results: Results = self.client.attach(job) if _progress(value) is None else value
+        if not results.progress.n_failed:
+            message = f"job {results.job_id[:8]} has no failed tasks: nothing to retry"
+            raise JobError(message)
+        self._show(results.retry_errors(), quiet=False)
+        return results
 
     def _config(self, command: Command) -> None:
         """Show or change settings; the next map has a client with the new ones."""

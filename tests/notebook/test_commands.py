@@ -37,6 +37,32 @@ def told(
         set_here(key, "")
 
 
+# --- retry ---
+
+
+def test_what_failed_is_run_again_by_job_or_by_variable(
+    run: Run, told: Told, shell: Shell, refusal: Refusal, tmp_path: Path
+) -> None:
+    run(
+        "%%golemize range(4) --wait --quiet\n"
+        f"import os\nmended = {str(tmp_path / 'mended')!r}\n"
+        "def half(x):\n    assert x != 2 or os.path.exists(mended), 'broken'\n    return x / 2"
+    )
+    results = shell.user_ns["half_results"]
+    assert "AssertionError: broken" in repr(results)
+
+    (tmp_path / "mended").touch()
+    assert run("%golem retry half_results") is results
+    assert results.wait(30)
+    assert run("list(half_results)") == [0, 0.5, 1, 1.5]
+    run("%%golemize [0, 1] -o inverses --wait --quiet\ndef inverse(x):\n    return 1 / x")
+    run(f"%golem retry {shell.user_ns['inverses'].job_id[:8]} -o again")
+    assert run("again.wait(30), list(again.errors())") == (True, [0])
+    assert refusal("%golem retry half_results") == (
+        f"job {results.job_id[:8]} has no failed tasks: nothing to retry"
+    )
+
+
 # --- logs ---
 
 
