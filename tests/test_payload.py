@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from fakes.elsewhere import bytes_of
 from hypothesis import given
@@ -89,6 +90,24 @@ def test_an_array_survives_and_can_be_written(array: Array) -> None:
         assert each.dtype == array.dtype
         assert each.flags.writeable
         each[...] = each.copy()
+
+
+@pytest.mark.unit
+def test_a_table_survives_its_columns_beside_the_pickle_and_can_be_written() -> None:
+    n_rows = BIG // 8
+    table = pd.DataFrame(
+        {"a": np.arange(n_rows), "b": np.ones(n_rows), "c": pd.Categorical(["x", "y"] * (n_rows // 2))},
+        index=pd.date_range("2020-01-01", periods=n_rows, freq="min", tz="UTC"),
+    )
+
+    frame = payload.dump([table, table["a"]])
+    found, column = read(bytes_of(frame), frame.size, frame.checksum())
+
+    pd.testing.assert_frame_equal(found, table, check_freq=True)
+    pd.testing.assert_series_equal(column, table["a"])
+    assert sum(map(len, frame.pieces[2:])) >= 2 * BIG, "columns of numbers are not copied into the stream"
+    found.loc[found.index[0], "b"] = 7.0
+    assert found["b"].iloc[0] == 7.0
 
 
 @pytest.mark.unit

@@ -266,6 +266,18 @@ CELLS: dict[str, tuple[list[str], str]] = {
         ],
         "(0, [0], 1)",
     ),
+    "tables": (
+        [
+            "import pandas as pd\nkinds = pd.Categorical(['a', 'b', 'a', 'b'])\n"
+            "days = pd.date_range('2020-01-01', periods=4, tz='UTC')\n"
+            "table = pd.DataFrame({'n': range(4), 'kind': kinds, 'text': list('wxyz')}, index=days)\n"
+            "sums = table.groupby('kind', observed=True)['n']",
+            "def f(x):\n    row = table.iloc[x]\n"
+            "    return str(table.dtypes['kind']), int(row['n']), row['text'], str(row.name), "
+            "sums.sum().tolist()",
+        ],
+        "('category', 3, 'z', '2020-01-04 00:00:00+00:00', [2, 4])",
+    ),
     "the standard streams": (
         ["from sys import stdout", "def f(x): return stdout.writable() and x"],
         "3",
