@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,6 +115,27 @@ def test_a_job_has_the_owner_that_the_settings_name(share: Path, tmp_path: Path)
         (post,) = proxy.submissions
 
     assert post.headers["x-golem-job-owner"].encode("latin-1").decode() == "Mä <me@example.org>"
+
+
+@pytest.mark.meets("G-35")
+def test_a_worker_that_replaces_a_lost_one_is_sent_to_the_same_place(share: Path, tmp_path: Path) -> None:
+    there = tmp_path / "as workers see it"
+    there.symlink_to(share)
+    breaks_once = tmp_path / "python"
+    breaks_once.write_text(
+        f"#!/bin/sh\nmkdir '{tmp_path}/broken' 2>/dev/null && exit 1\nexec '{sys.executable}' \"$@\"\n"
+    )
+    breaks_once.chmod(0o755)
+
+    with GolemDouble(tmp_path / "golem", password=PASSWORD) as golem, RecordingProxy(golem.url) as proxy:
+        options = {"server_url": proxy.url, "server_password": PASSWORD, "share_on_workers": there}
+        with Client(engine="golem", share=share, workers=1, python=str(breaks_once), **options) as client:
+            assert list(client.map(abs, range(-9, 0))) == list(range(9, 0, -1))
+        first, second = (post.lines[0]["Args"] for post in proxy.submissions)
+
+    *words, number = first
+    assert [word for word in words if word.startswith(f"{there}/")]
+    assert second == [*words, str(int(number) + 1)]
 
 
 def test_only_submissions_change_anything_on_the_master(wire: Wire) -> None:
