@@ -3,7 +3,8 @@
 A zip archive that the interpreter runs: the rooms the worker may import, and
 cloudpickle, as source and as bytecode of this Python (unchecked, PEP 552). An
 interpreter of another version ignores the bytecode and can still say what is
-wrong.
+wrong. The other rooms are there as source only: no worker imports them, but the
+user's modules that travel may, and a task that maps must be told that it cannot.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ _START = b"import sys\nfrom golem_magic.worker.main import main\nsys.exit(main(s
 def digest() -> Digest:
     """Digest of the worker's code as it is installed here, and of the bytecode's version."""
     value = hashlib.sha256(importlib.util.MAGIC_NUMBER)
-    for name, source in _sources().items():
+    for name, source in {**_sources(), **_client_sources()}.items():
         value.update(f"{name}\0{len(source)}\0".encode() + source)
     return Digest(value.hexdigest())
 
@@ -55,7 +56,7 @@ def stage(paths: SharePaths) -> str:
 
 @cache
 def _sources() -> dict[str, bytes]:
-    """Every module that travels: name in the archive, source."""
+    """Every module that workers import: name in the archive, source."""
     here = Path(__file__).parent.parent
     found = [here / f"{room}.py" for room in _ROOMS]
     found += [path for folder in _FOLDERS for path in sorted((here / folder).glob("*.py"))]
@@ -69,12 +70,22 @@ def _sources() -> dict[str, bytes]:
     return {"__main__.py": _START, **sources}
 
 
+@cache
+def _client_sources() -> dict[str, bytes]:
+    """The rest of the package."""
+    here = Path(__file__).parent.parent
+    names = {f"golem_magic/{path.relative_to(here).as_posix()}": path for path in sorted(here.rglob("*.py"))}
+    return {name: path.read_bytes() for name, path in names.items() if name not in _sources()}
+
+
 def _archive() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, source in _sources().items():
             archive.writestr(name, source)
             archive.writestr(f"{name}c", _bytecode(name, source))
+        for name, source in _client_sources().items():
+            archive.writestr(name, source)
     return file.getvalue()
 
 
