@@ -207,6 +207,14 @@ def _path(value: object) -> str:
     return os.path.abspath(os.path.expanduser(_text(value)))
 
 
+def _path_there(value: object) -> str:
+    """Other machines have another home and another current folder: only an absolute path means something."""
+    text = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if not os.path.isabs(text):
+        raise ValueError
+    return os.path.normpath(text)
+
+
 def _url(value: object) -> str:
     text = _text(value)
     parts = urlsplit(text if "://" in text else f"//{text}")
@@ -262,7 +270,7 @@ _FLAGS: dict[bool | str, bool] = {
 _RULES = {
     "engine": _Rule(_text, "the name of an engine"),
     "share": _Rule(_path, "the path of a folder"),
-    "share_on_workers": _Rule(_path, "the path of a folder, as workers on other machines see it"),
+    "share_on_workers": _Rule(_path_there, "an absolute path, as workers on other machines see that folder"),
     # The URL is secret here because what makes it wrong may be a password written into it.
     "server_url": _Rule(_url, "host:port or an http(s) URL, without user and password", secret=True),
     "server_password": _Rule(_secret, "a text", secret=True),

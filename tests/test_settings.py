@@ -220,6 +220,15 @@ def test_a_count_in_a_file_is_a_whole_number(home: Path, workers: object) -> Non
     assert "allowed: a whole number >= 1" in faults_of({"workers": workers}, home)
 
 
+@pytest.mark.meets("G-35")
+@pytest.mark.parametrize("said", ["~/share", "share", "../share", ""])
+def test_the_share_of_other_machines_has_an_absolute_path(said: str) -> None:
+    with pytest.raises(SettingsError, match=r"share_on_workers in the call is .*, allowed: an absolute path"):
+        load_settings(share_on_workers=said)
+
+    assert load_settings(share_on_workers="/mnt/b/../share/").share_on_workers == "/mnt/share"
+
+
 @pytest.mark.parametrize("url", ["ftp://host", "https://", "//", 5, "http://[::1"])
 def test_an_address_is_a_web_address(home: Path, url: object) -> None:
     assert "server_url in" in faults_of({"server_url": url}, home)
