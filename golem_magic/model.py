@@ -189,6 +189,7 @@ class JobSnapshot:
         n_failed: Tasks whose outcome is an error.
         n_running: Workers that hold tasks now, each at one of them.
         n_retried: Times that a task which had failed was asked to be run again.
+        n_workers_lost: Workers that fell silent or died whole, so that others got their tasks.
         n_workers: Workers seen alive.
         elapsed_s: Seconds since submission, standing still once the job is final.
         first_failure: ``(task index, one line)`` of the failed task with the lowest index known.
@@ -209,6 +210,7 @@ class JobSnapshot:
     first_failure: tuple[int, str] | None = None
     note: str = ""
     n_retried: int = 0
+    n_workers_lost: int = 0
 
     @property
     def n_lost(self) -> int:

@@ -77,6 +77,11 @@ FACTS = [
         "first failure, task 7: ValueError: no",
     ),
     (
+        a_snapshot(state=JobState.DONE, n_done=40, n_failed=0, n_retried=3, n_workers_lost=1, **OVER),
+        "square (job 0f3a9c1e): finished, 40/40 done, 42 s; 3 failed tasks run again; "
+        "1 worker lost, others took over",
+    ),
+    (
         a_snapshot(state=JobState.FAILED, elapsed_s=4000, **OVER),
         "square (job 0f3a9c1e): given up, 20/40 done, 1 failed, 19 without an outcome, 67 min",
     ),

@@ -371,6 +371,7 @@ class Dispatcher:
             n_workers=0 if is_over else len({log.worker for log in self._open}),
             elapsed_s=(self._ended_s or self._clock.now()) - self._born_s,
             first_failure=self._first_failure[1],
+            n_workers_lost=len(self.book.lost),
             note=self._note(),
         )
 

@@ -145,6 +145,10 @@ def _duration(seconds: float, *, exact: bool = False) -> str:
 
 def _remarks(snapshot: JobSnapshot) -> list[str]:
     remarks = []
+    if snapshot.n_retried:
+        remarks.append(f"{_plural(snapshot.n_retried, 'failed task')} run again")
+    if snapshot.n_workers_lost:
+        remarks.append(f"{_plural(snapshot.n_workers_lost, 'worker')} lost, others took over")
     if snapshot.first_failure is not None:
         index, message = snapshot.first_failure
         remarks.append(one_line(f"first failure, task {index}: {message}"))

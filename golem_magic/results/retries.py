@@ -173,6 +173,7 @@ def _laid_over(first: JobSnapshot, retry: Retry) -> JobSnapshot:
         n_failed=first.n_failed - cured,
         n_running=first.n_running + again.n_running,
         n_workers=first.n_workers + again.n_workers,
+        n_workers_lost=first.n_workers_lost + again.n_workers_lost,
         n_retried=first.n_retried + len(retry.tasks),
         elapsed_s=first.elapsed_s + again.elapsed_s,
         first_failure=first_failure,

@@ -116,6 +116,9 @@ class Book:
 
     One thread looks. Others may read ``done``, ``order``, ``n_outcomes``, ``n_failed`` and ``n_bytes``
     at any time: each is only ever extended, by single steps of the interpreter.
+
+    Attributes:
+        lost: Workers whose lease somebody else has closed.
     """
 
     def __init__(self, paths: JobPaths) -> None:
@@ -130,6 +133,7 @@ class Book:
         self.n_failed = 0
         self.n_bytes = 0
         self.lowest_failing: Done | None = None
+        self.lost: set[WorkerId] = set()
 
     def look(self) -> bool:
         """Read what is new; tell whether anything was."""
@@ -226,6 +230,8 @@ class Book:
         log.entries[int(number)] = entry
         if isinstance(entry, Done):
             self._count(known, entry)
+        elif isinstance(entry, Lost) and entry.by != log.worker:
+            self.lost.add(log.worker)
         return True
 
     def _count(self, known: Round, entry: Done) -> None:

@@ -30,6 +30,7 @@ def picture(paths: JobPaths, manifest: Manifest, now_s: float) -> JobSnapshot:
         n_failed=book.n_failed,
         n_running=len(book.open_leases()),
         n_workers=len({log.worker for log in book.open_leases()}),
+        n_workers_lost=len(book.lost),
         elapsed_s=max(0.0, now_s - manifest.created_s),
     )
 
