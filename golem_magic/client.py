@@ -229,7 +229,9 @@ class Client:
         site = self._site(settings, share, manifest, manifest_digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock, staging=writer)
         try:
-            Feeder(writer, drawer, dispatcher, packer, (first, frame), self._clock).feed(options)
+            feeder = Feeder(writer, drawer, dispatcher, packer, (first, frame), self._clock)
+            del first, frame  # they are the feeder's now, which lets go of them
+            feeder.feed(options)
         except BaseException:
             dispatcher.cancel()
             dispatcher.start()

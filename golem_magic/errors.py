@@ -42,6 +42,11 @@ class PayloadError(GolemMagicError):
 class InfiniteRecursionError(GolemMagicError):
     """A task tried to start a job of its own."""
 
+    @property
+    def message(self) -> str:
+        """What ``str`` gives; golemize had this name for it."""
+        return str(self)
+
 
 class ShareError(GolemMagicError):
     """The shared folder cannot be read or written."""

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "autoload": "errors",
     "magics": "cells client errors model options outcomes progress results settings",
     "cli": "autoload client engines errors model progress settings",
+    "golemize": "client errors options results settings",
     "__main__": "cli",
 }
 ROOT = Path(golem_magic.__file__).parent
