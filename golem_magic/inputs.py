@@ -40,7 +40,9 @@ class Drawer:
         block: list[Any] = []
         step, began = 1, time.monotonic()
         most = self.most
-        while not self._is_over and len(block) < most and time.monotonic() - began < PATIENCE_S:
+        while not self._is_over and len(block) < most:
+            if block and time.monotonic() - began > PATIENCE_S:  # an empty block would end the inputs
+                break
             wanted = min(step, most - len(block))
             before = len(block)
             try:

@@ -54,6 +54,14 @@ def test_large_inputs_make_short_blocks() -> None:
 
 
 @pytest.mark.unit
+def test_a_machine_that_stands_still_does_not_end_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1, 10_000))
+    monkeypatch.setattr("golem_magic.inputs.time.monotonic", lambda: float(next(ticks)))
+
+    assert [value for block in drawn(Drawer(range(20))) for value in block] == list(range(20))
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize(
     "inputs", [[1, 2], (1, 2), {1: 0, 2: 0}, {1, 2}, range(1, 3), deque([1, 2]), b"\1\2"]
 )
