@@ -21,7 +21,6 @@ from golem_magic import payload
 from golem_magic.errors import FormatError, ShareError
 from golem_magic.share import files
 from golem_magic.share.layout import JobPaths
-from golem_magic.share.store import check_owner
 
 _RECORD = struct.Struct("<QQQIIII")
 _CHECK = struct.Struct("<I")
@@ -181,7 +180,7 @@ class InputReader:
     def refresh(self) -> int:
         """Read new records; give the number of tasks staged."""
         try:
-            fd = os.open(self._paths.inputs_index, os.O_RDONLY | os.O_CLOEXEC)
+            fd = files.open_own(self._paths.inputs_index)  # it says what of the logs is unpickled
         except FileNotFoundError:
             return self.staged
         try:
@@ -247,8 +246,7 @@ class InputReader:
             FormatError: It is not what was written.
         """
         path = self._paths.inputs_log(record.segment)
-        with files.explained("read", path), open(path, "rb", buffering=0) as log:
-            check_owner(log.fileno(), path)
+        with files.explained("read", path), open(path, "rb", buffering=0, opener=files.open_own) as log:
             block = os.pread(log.fileno(), record.size, record.offset)
         if len(block) != record.size or zlib.crc32(block) != record.checksum:
             message = f"the block at {record.offset} of {path} is damaged: map again over the inputs"
@@ -269,8 +267,7 @@ class InputReader:
         if self._cached[0] != key:
             path = self._paths.inputs_log(record.segment)
             what = f"the block at {record.offset} of {path}"
-            with files.explained("read", path), open(path, "rb", buffering=0) as log:
-                check_owner(log.fileno(), path)
+            with files.explained("read", path), open(path, "rb", buffering=0, opener=files.open_own) as log:
                 log.seek(record.offset)
                 frame = _fetch(log, record.size, record.checksum, what)
             block: Sequence[Any] = payload.unpack(frame, self._words_for(record))  # no trouble of the share

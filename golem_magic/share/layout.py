@@ -231,8 +231,8 @@ def data_name(start: int, end: int, failed: int, size: int, checksum: int, write
 def parse_entry(target: str) -> Entry:
     """Read what an entry's link points at."""
     try:
-        if target.startswith(DATA_LINK):
-            file = target[len(DATA_LINK) :]
+        file = target.removeprefix(DATA_LINK)
+        if file != target and "/" not in file:  # it lies in this job's folder
             span, failed, size, checksum, writer = file.split(".", 4)
             start, _, end = span.partition("-")
             return Done(int(start), int(end), int(failed), int(size), int(checksum, 16), writer, file)

@@ -15,7 +15,6 @@ from golem_magic.errors import FormatError, PayloadError
 from golem_magic.model import Failure, WorkerId
 from golem_magic.share import files
 from golem_magic.share.layout import DATA_LINK, Done, JobPaths, data_name
-from golem_magic.share.store import check_owner
 
 
 def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, int], writer: str) -> str:
@@ -59,8 +58,7 @@ def read(paths: JobPaths, entry: Done) -> list[Any]:
         ShareError: It cannot be read.
     """
     path = f"{paths.data}/{entry.file}"
-    with files.explained("read", path), open(path, "rb", buffering=0) as file:
-        check_owner(file.fileno(), path)
+    with files.explained("read", path), open(path, "rb", buffering=0, opener=files.open_own) as file:
         try:
             frame = payload.fetch(file, entry.size, entry.checksum)
         except FormatError as error:
@@ -109,9 +107,12 @@ def read_fatal(paths: JobPaths) -> Failure | None:
     target = files.read_link(paths.failed)
     if target is None:
         return None
-    path = f"{paths.control}/{target}"
-    with files.explained("read", path), open(path, "rb") as file:
-        check_owner(file.fileno(), path)
+    name = target.removeprefix("../workers/")
+    if "/" in name or not name.endswith(".failed"):
+        message = f"{paths.failed} points at {target!r}, which is no file of a worker: it was altered"
+        raise FormatError(message)
+    path = f"{paths.workers}/{name}"
+    with files.explained("read", path), open(path, "rb", opener=files.open_own) as file:
         found = payload.load(memoryview(file.read()))[0]
     if not isinstance(found, Failure):
         message = f"{path} holds no failure: it was altered"

@@ -9,8 +9,6 @@ from golem_magic.model import Digest
 from golem_magic.share import files
 from golem_magic.share.layout import SharePaths
 
-check_owner = files.check_owner
-
 
 def put(paths: SharePaths, frame: payload.Frame) -> Digest:
     """Store a frame under its digest, unless it is there; give the digest.
