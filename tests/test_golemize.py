@@ -304,6 +304,11 @@ def test_results_come_in_the_order_of_the_inputs(golemizer: Golemizer) -> None:
     assert list(results) == ["nyan" * n for n in lengths]
 
 
+@pytest.mark.meets("G-01", "G-05")
+def test_none_is_common_data_as_good_as_any(here: Golemizer) -> None:
+    assert list(here.goDoIt([1, 2], None, lambda x, common: (x, common))) == [(1, None), (2, None)]
+
+
 @pytest.mark.meets("G-01")
 @pytest.mark.parametrize("function", [abs, lambda x, y, z: x, lambda: None], ids=["one", "three", "none"])
 def test_a_function_that_does_not_take_two_is_refused_before_anything_is_sent(
