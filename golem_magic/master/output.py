@@ -40,9 +40,9 @@ class OutputFolder:
 
     def open_job(self, job_id: str) -> None:
         """Begin a job with empty files, whatever an earlier master left under its id."""
-        for kind in ("out", "err"):
+        for kind in ("out", "err", "log"):
             self.path(job_id, kind).unlink(missing_ok=True)
-        self.path(job_id, "log").write_bytes(b"")
+        os.close(os.open(self.path(job_id, "log"), APPENDING | os.O_CLOEXEC, 0o600))
 
     # --- the log ---
 

@@ -180,7 +180,8 @@ def _empty(share: SharePaths, done: Cleaned | None = None) -> None:
             if done.dry_run:
                 continue
         with suppress(OSError):
-            os.unlink(path) if not os.path.isdir(path) else shutil.rmtree(path, ignore_errors=True)
+            is_folder = os.path.isdir(path) and not os.path.islink(path)
+            shutil.rmtree(path, ignore_errors=True) if is_folder else os.unlink(path)
 
 
 def _share_time(share: SharePaths) -> float:

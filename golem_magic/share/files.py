@@ -20,6 +20,7 @@ BEAT_BYTES = 128
 MOST_PARTS = 512  # below IOV_MAX everywhere
 READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 OTHERS_WRITE = 0o022
+_NO_FILE = {errno.ELOOP: "a symbolic link", errno.ENXIO: "a socket"}
 
 
 @contextmanager
@@ -42,7 +43,13 @@ def open_own(path: str, flags: int = os.O_RDONLY) -> int:
         ShareError: See :func:`check_owner`.
         OSError: It cannot be opened.
     """
-    fd = os.open(path, flags | READING)
+    try:
+        fd = os.open(path, flags | READING)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            message = f"{path} is no file but {_NO_FILE[error.errno]}: it was altered, remove it"
+            raise ShareError(message) from None
+        raise
     try:
         check_owner(fd, path)
     except BaseException:
@@ -258,8 +265,6 @@ def _remedy(error: OSError) -> str:
         errno.EDQUOT: "your quota is used up, free space there or choose another share",
         errno.EACCES: "you may not write there, choose another share (GOLEM_MAGIC_SHARE)",
         errno.EROFS: "it is read-only, choose another share (GOLEM_MAGIC_SHARE)",
-        errno.ELOOP: "it is a symbolic link where a file should be, so it was altered: remove it",
-        errno.ENXIO: "it is a socket or the like where a file should be, so it was altered: remove it",
         errno.ENOENT: "the folder is missing, create it or choose another share (GOLEM_MAGIC_SHARE)",
     }
     return remedies.get(error.errno or 0, "check that the share is mounted and writable")

@@ -45,8 +45,12 @@ def note(before: Collection[str]) -> None:
         return
     new = installed([name for name in sys.modules if name not in before], package_folders())
     if new:
-        with suppress(OSError), open(path, "a") as file:
+        with suppress(OSError), open(path, "a", opener=_private) as file:
             file.write("\n".join(new) + "\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _origin(name: str) -> str:
