@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,79 @@ def stage(
     return Staged(share, paths, manifest, site, engine)
 
 
+@dataclass(frozen=True)
+class Run:
+    """One call of the function, as it noted itself: ``ended_s`` is None if it was cut short."""
+
+    task: int
+    pid: int
+    began_s: float
+    ended_s: float | None
+
+
+# What tasks begin with and end with; each note is one write to a file opened for appending.
+NOTING = """
+import os, time
+
+def note(word, task):
+    with open(calls, "ab", buffering=0) as file:
+        file.write(b"%s %d %d %d\\n" % (word, task, os.getpid(), time.monotonic_ns()))
+"""
+
+
+def runs_noted(calls: Path) -> list[Run]:
+    """All calls, in the order in which they began."""
+    open_runs: dict[tuple[int, int], float] = {}
+    found = []
+    for line in calls.read_text().splitlines():
+        word, task, pid, now_ns = line.split()
+        key, now_s = (int(task), int(pid)), int(now_ns) / 1e9
+        if word == "begin":
+            open_runs[key] = now_s
+        else:
+            found.append(Run(*key, open_runs.pop(key), now_s))
+    found += [Run(*key, began_s, None) for key, began_s in open_runs.items()]
+    return sorted(found, key=lambda run: run.began_s)
+
+
 @dataclass
 class Report:
-    """What a trial shows."""
+    """What a trial shows.
 
-    executions: Counter[int]
+    Attributes:
+        calls: Where the calls have noted themselves, as with :data:`NOTING`.
+        outcomes: Tuples whose second part is the process that gave them.
+        struck: Processes that were killed or stopped, the runners of such keepers, and when that was, last.
+    """
+
+    calls: Path
     kills: int
     stops: int
     seconds: float
     outcomes: list[Any]
+    struck: dict[int, float]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return runs_noted(self.calls)
+
+    @property
+    def executions(self) -> Counter[int]:
+        return Counter(run.task for run in self.runs)
+
+    @property
+    def in_vain(self) -> list[Run]:
+        """Calls whose outcome is not the recorded one."""
+        return [run for run in self.runs if run.pid != self.outcomes[run.task][1]]
+
+    @property
+    def most_lost_s(self) -> float:
+        """The most finished work that one process had not published when it was struck, in seconds."""
+        lost: dict[int, float] = {}
+        for run in self.in_vain:
+            if run.ended_s is not None and run.ended_s <= self.struck.get(run.pid, 0.0):
+                lost[run.pid] = lost.get(run.pid, 0.0) + run.ended_s - run.began_s
+        return max(lost.values(), default=0.0)
 
     @property
     def repeated(self) -> dict[int, int]:
@@ -134,19 +199,24 @@ class Report:
         return (
             f"{self.seconds:.1f} s, {self.kills} SIGKILL, {self.stops} SIGSTOP; "
             f"of {len(self.outcomes)} tasks {len(self.repeated)} ran more than once "
-            f"({self.extra} extra executions, most for one task {self.most})"
+            f"({self.extra} extra executions, most for one task {self.most}); "
+            f"most finished work that one process lost {1000 * self.most_lost_s:.0f} ms"
         )
 
 
 class Reaper:
     """Kills and stops keepers and runners at random, and lets the stopped ones go on after a while."""
 
-    def __init__(self, engine: ProcessEngine, chance: random.Random, n_events: int) -> None:
+    def __init__(
+        self, engine: ProcessEngine, chance: random.Random, n_events: int, share_of_kills: float
+    ) -> None:
+        self._share_of_kills = share_of_kills
         self._engine = engine
         self._chance = chance
         self._n_events = n_events
         self._stopped: list[tuple[float, int]] = []
         self.kills = self.stops = 0
+        self.struck: dict[int, float] = {}
 
     def strike(self) -> None:
         now = time.monotonic()
@@ -156,7 +226,8 @@ class Reaper:
         victim = _victim(self._engine, self._chance) if self.kills + self.stops < self._n_events else None
         if victim is None:
             return
-        if self._chance.random() < 0.6:
+        self.struck |= dict.fromkeys((victim, *_children(victim)), now)
+        if self._chance.random() < self._share_of_kills:
             self.kills += _signal(victim, signal.SIGKILL)
         elif _signal(victim, signal.SIGSTOP):
             self._stopped.append((now + self._chance.uniform(0.1, 2.5), victim))
@@ -168,14 +239,21 @@ class Reaper:
 
 
 def run_with_kills(
-    staged: Staged, calls: Path, *, n_events: int, seed: int, pause_s: float = 0.1, timeout_s: float = 120.0
+    staged: Staged,
+    calls: Path,
+    *,
+    n_events: int,
+    seed: int,
+    pause_s: float = 0.1,
+    timeout_s: float = 120.0,
+    share_of_kills: float = 0.6,
 ) -> Report:
     """Dispatch a staged job while keepers and runners are killed and stopped at random."""
     chance = random.Random(seed)
     dispatcher = Dispatcher(staged.paths, staged.manifest, staged.site, SystemClock())
     dispatcher.start()
     results = staged.results(dispatcher)
-    reaper = Reaper(staged.engine, chance, n_events)
+    reaper = Reaper(staged.engine, chance, n_events, share_of_kills)
     first_seen: dict[int, list[Any]] = {}
     started = time.monotonic()
     while not results.progress.state.is_final:
@@ -190,8 +268,7 @@ def run_with_kills(
     outcomes = list(results)
     for start, values in first_seen.items():
         assert outcomes[start : start + len(values)] == values, f"outcomes from {start} on have changed"
-    executions = Counter(int(line) for line in calls.read_text().split())
-    return Report(executions, reaper.kills, reaper.stops, seconds, outcomes)
+    return Report(calls, reaper.kills, reaper.stops, seconds, outcomes, reaper.struck)
 
 
 def _victim(engine: ProcessEngine, chance: random.Random) -> int | None:
