@@ -265,6 +265,7 @@ def _remedy(error: OSError) -> str:
         errno.EDQUOT: "your quota is used up, free space there or choose another share",
         errno.EACCES: "you may not write there, choose another share (GOLEM_MAGIC_SHARE)",
         errno.EROFS: "it is read-only, choose another share (GOLEM_MAGIC_SHARE)",
+        errno.ENOTDIR: "it is no folder, choose another share (GOLEM_MAGIC_SHARE)",
         errno.ENOENT: "the folder is missing, create it or choose another share (GOLEM_MAGIC_SHARE)",
     }
     return remedies.get(error.errno or 0, "check that the share is mounted and writable")
