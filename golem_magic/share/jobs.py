@@ -148,9 +148,14 @@ def is_cancelled(paths: JobPaths) -> bool:
     return "cancel" in files.names(paths.control)
 
 
+def is_id(text: str) -> bool:
+    """Whether this is the id of a job, and so leads nowhere else as the name of a folder."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
 def list_jobs(paths: SharePaths) -> list[JobId]:
     """The ids of all jobs on the share, in no particular order."""
-    return [JobId(name) for name in files.names(paths.jobs) if _JOB_ID.fullmatch(name)]
+    return [JobId(name) for name in files.names(paths.jobs) if is_id(name)]
 
 
 def find_job(paths: SharePaths, prefix: str) -> JobId:

@@ -102,7 +102,7 @@ def found(origin: JobPaths) -> list[JobId]:
         if name.startswith(_NAME) and name.removeprefix(_NAME).isdecimal()
     )
     links = (files.read_link(f"{origin.control}/{_NAME}{number}") for number in numbers)
-    return [JobId(link) for link in links if link is not None]
+    return [JobId(link) for link in links if link is not None and jobs.is_id(link)]
 
 
 def withdraw(paths: JobPaths) -> None:

@@ -13,10 +13,11 @@ import io
 import marshal
 import os
 import zipfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from golem_magic.errors import GolemMagicError
+from golem_magic.errors import GolemMagicError, ShareError
 from golem_magic.model import Digest
 from golem_magic.share import files
 from golem_magic.share.layout import SharePaths
@@ -36,22 +37,54 @@ def digest() -> Digest:
 
 
 def stage(paths: SharePaths) -> str:
-    """Put the runtime on the share unless it is there; give its path.
+    """Put the runtime on the share unless it is there, whole and ours; give its path.
 
-    One that is there is touched, so that it is spared when the share is cleaned.
+    An interpreter will run it before any code of ours can look at it, so this is where it is
+    checked; once for all maps of a process, as long as nobody touches it. One that is there is
+    touched, so that it is spared when the share is cleaned.
 
     Raises:
         ShareError: It could not be written.
     """
     path = paths.runtime(digest())
     with files.explained("write", path):
-        try:
-            os.utime(path)
-        except FileNotFoundError:
+        if not _is_known(path) and not _is_sound(path):
             part = f"{path}.{os.urandom(8).hex()}.part"
             files.create(part, [_archive()])
             os.replace(part, path)
+        os.utime(path)
+        _known[path] = _state(path)
     return path
+
+
+_known: dict[str, tuple[int, ...]] = {}  # runtimes that were checked, and the state that they were in
+
+
+def _is_known(path: str) -> bool:
+    with suppress(OSError):
+        return _known.get(path) == _state(path)
+    return False
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """Changes with every change to the file, its owner and its mode included."""
+    found = os.lstat(path)
+    return found.st_ino, found.st_ctime_ns, found.st_size, found.st_uid, found.st_mode
+
+
+def _is_sound(path: str) -> bool:
+    """Whether a file is the archive of exactly our sources, and nobody else could have written it."""
+    try:
+        with open(path, "rb", opener=files.open_own) as file, zipfile.ZipFile(file) as archive:
+            sources = {**_sources(), **_client_sources()}
+            hashes = {f"{name}c": importlib.util.source_hash(source) for name, source in _sources().items()}
+            return (
+                sorted(archive.namelist()) == sorted([*sources, *hashes])
+                and all(archive.read(name) == source for name, source in sources.items())
+                and all(archive.read(name)[8:16] == wanted for name, wanted in hashes.items())
+            )  # reading checks the rest of each file by its checksum
+    except (OSError, ShareError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
 
 
 @cache
