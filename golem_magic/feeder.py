@@ -132,8 +132,10 @@ class Feeder:
         return True
 
     def _close(self) -> None:
-        self._writer.close()
-        self._dispatcher.close_inputs(self._writer.staged)
+        try:
+            self._writer.close()
+        finally:  # a reader gets what is there, then the error, and does not wait for more
+            self._dispatcher.close_inputs(self._writer.staged)
 
     def _follow(self, options: MapOptions) -> None:
         """The thread of a limited job."""

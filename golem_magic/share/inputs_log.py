@@ -143,15 +143,19 @@ class InputWriter:
                     os.unlink(self._paths.inputs_log(segment))
 
     def close(self) -> None:
-        """Say that no input follows, and how many there are."""
-        os.close(self._log)
+        """Say that no input follows, and how many there are.
+
+        Raises:
+            ShareError: What was written could not be kept, or this could not be said.
+        """
+        _close(self._log, self._paths.inputs_log(self._segment))
         self._segments[self._segment] = self.staged
-        os.close(self._index)
+        _close(self._index, self._paths.inputs_index)
         with files.explained("write", self._paths.closed):
             files.link(str(self.staged), self._paths.closed)
 
     def _next_segment(self) -> None:
-        os.close(self._log)
+        _close(self._log, self._paths.inputs_log(self._segment))
         self._segments[self._segment] = self.staged + self.hidden
         self._segment += 1
         self._offset = 0
@@ -161,6 +165,12 @@ class InputWriter:
 def _open_new(path: str) -> int:
     with files.explained("write", path):
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _close(fd: int, path: str) -> None:
+    """Network file systems may tell only now that the disk is full."""
+    with files.explained("write", path):
+        os.close(fd)
 
 
 class InputReader:
