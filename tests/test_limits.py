@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from engines.engine_contract import wait_until
 from fakes.world import embedded_client, said, script
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from golem_magic import Client, Results
@@ -114,6 +114,10 @@ class Simulated:
 
 
 @pytest.mark.unit
+@example(sizes=[100] * 20, workers=1, budget=1, is_stream=False, acts=[])  # the edges, in every run
+@example(sizes=[100] * 20, workers=2, budget=99, is_stream=True, acts=[])
+@example(sizes=[100] * 20, workers=8, budget=100, is_stream=False, acts=[("s", 0), ("w", 7)] * 20)
+@example(sizes=[1, 100] * 10, workers=1, budget=99, is_stream=True, acts=[("s", 0), ("w", 0)] * 20)
 @given(
     sizes=st.lists(st.integers(1, 100), min_size=1, max_size=60),
     workers=st.integers(1, 8),
@@ -528,14 +532,19 @@ def test_results_in_any_order_make_room_too(client: Client) -> None:
 
 def test_workers_are_busy_until_the_budget_is_full(client: Client, cleared: list[Results]) -> None:
     def task(x: int) -> bytes:
-        time.sleep(0.01)
+        time.sleep(0.03)
         return bytes(10_000)
 
-    results = client.map(task, itertools.count(), stream=True, keep="unread", disk_budget=1_000_000)
-    cleared.append(results)
+    def seconds() -> float:
+        results = client.map(task, itertools.count(), stream=True, keep="unread", disk_budget=1_000_000)
+        cleared.append(results)
+        wait_until(lambda: results.progress.n_done >= 95, "nearly a hundred results", 60)
+        took_s = results.progress.elapsed_s
+        results.cancel()
+        return took_s
 
-    wait_until(lambda: results.progress.n_done >= 95, "nearly a hundred results", 20)
-    assert results.progress.elapsed_s < 3 * 95 * 0.01 / 2 + 1.0
+    alone_s = 95 * 0.03  # what one of the two workers would need
+    assert any(seconds() < 0.9 * alone_s for _ in range(3)), "a busy machine may slow down one try or two"
 
 
 def test_readers_in_another_kernel_make_room(client: Client, cleared: list[Results]) -> None:
