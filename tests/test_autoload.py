@@ -54,7 +54,10 @@ def test_kernels_and_terminals_have_the_magics_when_on_and_only_then(python: Pat
     assert not (python.parents[1] / "etc/ipython/ipython_config.json").exists()
 
 
-def test_the_installed_wheel_brings_the_magics_by_itself(tmp_path: Path) -> None:
+def test_the_installed_wheel_brings_the_magics_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # it would hide what is installed
     fresh, pip = make_environment(tmp_path / "fresh"), [sys.executable, "-m", "pip", "--quiet"]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
