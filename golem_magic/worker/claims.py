@@ -47,6 +47,7 @@ class Claims:
         self._number = number
         self._book = Book(paths)
         self._own: list[Lease] = []
+        self._announced: set[Lease] = set()
         self._n_inputs: int | None = None
         self._round = 0
         self._head: Head | None = None
@@ -70,8 +71,11 @@ class Claims:
                 return lease
             now = self._clock.now()
             idle_since = idle_since or now
+            n_announced = len(self._announced)
             if patiently(self._is_over, self._clock, self._leaving):
                 return None
+            if len(self._announced) > n_announced:
+                idle_since = now = self._clock.now()  # we have found work that nobody holds: do not leave it
             if self._n_inputs is None:
                 if client.is_gone(now):
                     return None
@@ -86,9 +90,9 @@ class Claims:
         parts = [
             Lease(lease.round, a, b, lease.generation) for a, b in divide(start, end, self._manifest.workers)
         ]
+        self._own = list(parts)
         for part in parts:
             files.touch(f"{self._paths.offers}/{part.offer}")
-        self._own = parts
 
     def wait_for_inputs(self, end: int) -> None:
         """Wait until the inputs before ``end``, which others have seen, are seen from here too.
@@ -208,6 +212,7 @@ class Claims:
             return True
         for lease in self._book.free_leases(self._manifest.workers):
             files.touch(f"{self._paths.offers}/{lease.offer}")
+            self._announced.add(lease)
         return False
 
 
