@@ -55,6 +55,7 @@ class Alarm:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the master, or see that one runs; the exit code says whether it is what was wanted."""
     options = _parser().parse_args(argv)
+    os.environ.pop("GOLEM_MAGIC_SERVER_PASSWORD", None)  # of another master: no task of ours needs it
     try:
         state = StateFolder(Path(options.state).absolute())
         tell_ready = _detach(state.log) if options.detach else _tell_terminal

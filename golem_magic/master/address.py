@@ -26,7 +26,8 @@ class StateFolder:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (*reversed(folder.parents), folder):
+            each.mkdir(mode=0o700, exist_ok=True)  # with parents=True, those would get the umask's mode
         folder.chmod(0o700)
         self.address = folder / "golem.json"
         self.log = folder / "master.log"

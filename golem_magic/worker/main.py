@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError:
         sys.stderr.write(f"golem_magic worker: six arguments expected, got {list(arguments)}\n")
         return 2
+    if "/" in placement + task:  # they become part of file names
+        sys.stderr.write(f"golem_magic worker: {placement!r} and {task!r} are no ids\n")
+        return 2
     paths = JobPaths(job_folder)
     if not os.path.isdir(job_folder):
         sys.stderr.write(f"golem_magic worker: {job_folder} is not there: the job was removed, or the share "
