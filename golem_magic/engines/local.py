@@ -231,13 +231,14 @@ class LocalEngine:
 
     def _start(self, timeout_s: float) -> None:
         """Run the command that returns when a master answers, ours or another's."""
-        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(self._state.parents), self._state):
+            folder.mkdir(mode=0o700, exist_ok=True)  # with parents=True, those would get the umask's mode
         command = [*MASTER, "--state", str(self._state), "--detach"]
         if self._workers is not None:
             command += ["--slots", str(self._workers)]
         environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         try:
-            with (self._state / "master.log").open("ab") as log:
+            with open(self._state / "master.log", "ab", opener=_private) as log:
                 subprocess.run(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -303,11 +304,18 @@ def default_state_dir() -> Path:
 def _running_master(folder: Path) -> _Address | None:
     """What the address file in this folder says, if its master runs."""
     try:
-        fields = json.loads((folder / "golem.json").read_text())
+        with (folder / "golem.json").open() as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():  # somebody else's would get our jobs
+                return None
+            fields = json.load(file)
         address = _Address(fields["url"], fields["password"], fields["pid"], fields["version"])
         return address if _runs(address.pid) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _dismiss(old: _Address) -> None:
