@@ -111,6 +111,20 @@ def _cancel(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _clean(arguments: argparse.Namespace) -> int:
+    from golem_magic.client import Client
+
+    with Client() as client:
+        done = client.inventory.clean(
+            older_days=arguments.older,
+            max_bytes=arguments.max_size,
+            max_jobs=arguments.max_jobs,
+            dry_run=arguments.dry_run,
+        )
+    sys.stdout.write(done.describe())
+    return 0
+
+
 def _nodes(arguments: argparse.Namespace) -> int:
     from golem_magic.client import Client
     from golem_magic.progress.tables import node_table
@@ -209,6 +223,14 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "job", metavar="JOB", help="its id, or so much of the beginning that only one is meant"
         )
+    clean = words.add_parser("clean", help="remove old jobs and what no job needs any more")
+    clean.set_defaults(act=_clean)
+    clean.add_argument("--dry-run", action="store_true", help="only tell what would go, and why")
+    clean.add_argument(
+        "--older", metavar="DAYS", type=_days, help="over for so long (default: 7 if read, 30 if not)"
+    )
+    clean.add_argument("--max-size", metavar="SIZE", type=_size, help="read jobs go above it (default: 20G)")
+    clean.add_argument("--max-jobs", metavar="N", type=_number, help="read jobs go above it (default: any)")
     nodes = words.add_parser("nodes", help="list the engine's machines, their slots, how many are taken")
     nodes.set_defaults(act=_nodes)
     nodes.add_argument(
@@ -237,6 +259,27 @@ def _whole(text: str, lowest: int, highest: int) -> int:
     if text.isdecimal() and lowest <= int(text) <= highest:
         return int(text)
     message = f"{text} is no whole number from {lowest} to {highest}"
+    raise argparse.ArgumentTypeError(message)
+
+
+def _number(text: str) -> int:
+    return _whole(text, 0, 10**9)
+
+
+def _size(text: str) -> int:
+    from golem_magic.units import n_bytes
+
+    try:
+        return n_bytes(text)
+    except ValueError:
+        message = f"{text} is no size such as 500M or 20G"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _days(text: str) -> float:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    message = f"{text} is no number of days from 0 up"
     raise argparse.ArgumentTypeError(message)
 
 

@@ -199,8 +199,6 @@ class Client:
                 engine.close()
             self._engines.clear()
 
-    # -- one map, step by step ---------------------------------------------------------------------------
-
     def _map(
         self,
         function: Callable[..., Any],
@@ -236,6 +234,8 @@ class Client:
             dispatcher.cancel()
             dispatcher.start()
             raise
+        if settings.auto_clean:
+            Inventory(share, self._clock).clean_daily(manifest.job_id)
         return Results(
             dispatcher,
             self._retries(share, dispatcher),

@@ -50,6 +50,7 @@ class Settings:
         workers: How many workers to place by default; None asks the engine.
         owner: Free text shown with jobs, such as a mail address; None for user and host.
         python: The workers' interpreter, program and arguments.
+        auto_clean: Whether jobs that have reached their age are removed from the share now and then.
         state_dir: Folder of the embedded Golem's address file and logs; None for its default.
         notes: What was read and has no effect, in words.
     """
@@ -68,6 +69,7 @@ class Settings:
     workers: int | None = None
     owner: str | None = None
     python: tuple[str, ...] = (sys.executable,)
+    auto_clean: bool = True
     state_dir: str | None = None
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -283,6 +285,7 @@ _RULES = {
     "workers": _Rule(_count, "a whole number >= 1"),
     "owner": _Rule(_text, "a text"),
     "python": _Rule(_command, "a program, or a list of a program and its arguments"),
+    "auto_clean": _Rule(_flag, "true or false"),
     "state_dir": _Rule(_path, "the path of a folder"),
 }
 _GOLEMIZE = {

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "progress": "model",
     "autoload": "errors",
     "magics": "cells client errors model options outcomes progress results settings",
-    "cli": "autoload client engines errors model progress settings",
+    "cli": "autoload client engines errors model progress settings units",
     "golemize": "client errors options results settings",
     "__main__": "cli",
 }

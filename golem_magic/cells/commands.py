@@ -1,16 +1,18 @@
 """How the line of ``%golem`` is read: a word and what it is about."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from golem_magic.cells.options import identifier, nearest, refuse
 from golem_magic.errors import CellError
+from golem_magic.units import n_bytes
 
 USES: Mapping[str, str] = {
     "attach": "attach JOB [-o NAME]",
     "cancel": "cancel JOB|NAME",
-    "clean": "clean [--dry-run] [--older DAYS]",
+    "clean": "clean [--dry-run] [--older DAYS] [--max-size SIZE] [--max-jobs N]",
     "config": "config [KEY[=VALUE]]",
     "jobs": "jobs",
     "logs": "logs JOB|NAME [TASK]",
@@ -21,7 +23,7 @@ _LATER = ("debug", "doctor", "resize")
 _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "attach": ("-o", "--out"),
     "retry": ("-o", "--out"),
-    "clean": ("--dry-run", "--older"),
+    "clean": ("--dry-run", "--older", "--max-size", "--max-jobs"),
 }
 _KEY_VALUE = re.compile(r"config\s+(\w+)(?:\s*=\s*(.*))?", re.DOTALL)
 
@@ -39,6 +41,8 @@ class Command:
         value: Its new value, empty to go back to what it was; None to be shown what it is.
         dry_run: Whether ``clean`` shall only tell.
         older_days: How long jobs must have been over for ``clean``; None for the default.
+        max_bytes: Most space of all jobs for ``clean``; None for the default.
+        max_jobs: Most jobs for ``clean``; None for any number.
     """
 
     word: str
@@ -49,6 +53,8 @@ class Command:
     value: str | None = None
     dry_run: bool = False
     older_days: float | None = None
+    max_bytes: int | None = None
+    max_jobs: int | None = None
 
 
 def parse_command(line: str) -> Command:
@@ -108,22 +114,45 @@ def _check_options(word: str, rest: list[str]) -> None:
 def _clean(word: str, rest: list[str]) -> Command:
     _check_options(word, rest)
     words = [part for each in rest for part in each.split("=", 1)]
-    dry_run, older_days = False, None
+    said: dict[str, Any] = {}
     while words:
         match words:
-            case ["--dry-run", *words] if not dry_run:
-                dry_run = True
-            case ["--older", days, *words] if older_days is None:
-                older_days = _days(days)
+            case ["--dry-run", *words] if "dry_run" not in said:
+                said["dry_run"] = True
+            case [("--older" | "--max-size" | "--max-jobs") as option, text, *words]:
+                name, read = _LIMITS[option]
+                if name in said:
+                    raise _misused(word)
+                said[name] = read(text)
             case _:
                 raise _misused(word)
-    return Command(word=word, dry_run=dry_run, older_days=older_days)
+    return Command(word=word, **said)
 
 
 def _days(text: str) -> float:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         refuse(f"--older is {text!r}, allowed: a number of days from 0 up")
     return float(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return n_bytes(text)
+    except ValueError:
+        refuse(f"--max-size is {text!r}, allowed: a size such as 500M or 20G")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        refuse(f"--max-jobs is {text!r}, allowed: a whole number from 0 up")
+    return int(text)
+
+
+_LIMITS: Mapping[str, tuple[str, Callable[[str], float]]] = {
+    "--older": ("older_days", _days),
+    "--max-size": ("max_bytes", _size),
+    "--max-jobs": ("max_jobs", _number),
+}
 
 
 def _config(word: str, line: str) -> Command:

@@ -12,9 +12,7 @@ from golem_magic.model import JobState
 if TYPE_CHECKING:
     from golem_magic.client import Client
 
-_UNITS = ("bytes", "KB", "MB", "GB")
 PASSWORDS = ("server_password", "serverPassword")
-_LISTED = 10  # jobs that are named one by one; chosen by eye
 
 
 def run(client: "Client", command: Command, job: str) -> None:
@@ -56,16 +54,13 @@ def _show_nodes(client: "Client") -> None:
 
 def _clean(client: "Client", command: Command) -> None:
     """Remove what is over from the share, or tell what would be removed."""
-    done = client.inventory.clean(older_days=command.older_days, dry_run=command.dry_run)
-    jobs = _count(len(done.jobs), "job")
-    if done.jobs:
-        more = ", ..." if len(done.jobs) > _LISTED else ""
-        jobs += f" ({', '.join(job_id[:8] for job_id in done.jobs[:_LISTED])}{more})"
-    verb = "would remove" if command.dry_run else "removed"
-    _say(f"{verb} {jobs} and {_count(done.n_objects, 'unused object')}: {_size(done.n_bytes)}")
-    for reason, number in sorted(done.kept.items()):
-        if number:
-            _say(f"kept {_count(number, 'job')}: {reason}")
+    done = client.inventory.clean(
+        older_days=command.older_days,
+        max_bytes=command.max_bytes,
+        max_jobs=command.max_jobs,
+        dry_run=command.dry_run,
+    )
+    sys.stdout.write(done.describe())
 
 
 def show_config(key: str = "") -> None:
@@ -105,15 +100,3 @@ def _table(head: tuple[str, ...], rows: list[Any]) -> None:
     from golem_magic.progress.tables import table
 
     sys.stdout.write(table([head, *(tuple(map(str, row)) for row in rows)]))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _size(n_bytes: float) -> str:
-    for unit in _UNITS[:-1]:
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} {_UNITS[-1]}"

@@ -163,7 +163,7 @@ class GolemMagics(Magics):
             %golem nodes                             the engine's machines, their slots, how many are taken
             %golem config                            the settings, and where each comes from
             %golem config KEY=VALUE                  change one for this kernel; KEY= takes that back
-            %golem clean [--dry-run] [--older DAYS]  remove jobs that were over DAYS ago (default: 7)
+            %golem clean [--dry-run] [LIMITS]        remove old jobs: --older DAYS --max-size 20G --max-jobs N
 
         JOB is an id or so much of its beginning that only one job is meant; $name and {expression} stand
         for their values. Examples::

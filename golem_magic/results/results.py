@@ -14,6 +14,7 @@ from golem_magic.model import Failure, JobId, JobSnapshot, OnError
 from golem_magic.results.passes import Coming, PairIterator, ResultIterator, There, Values
 from golem_magic.results.published import Failed, Published
 from golem_magic.results.retries import Retries
+from golem_magic.share import holds
 from golem_magic.share.layout import Done
 from golem_magic.share.logs import Logs, read_logs
 
@@ -46,6 +47,7 @@ class Results:
         self._clock = SystemClock()
         self._own: ResultIterator | None = None
         self._cached: tuple[Done, list[Any]] | None = None
+        holds.hold(dispatcher.paths, self)
 
     @property
     def job_id(self) -> JobId:

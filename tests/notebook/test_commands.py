@@ -217,6 +217,8 @@ def test_what_is_over_is_cleaned_away(run: Run, told: Told, share: Path, tmp_pat
     job = run("done.job_id")
 
     young = told("%golem clean")
+    held = told("%golem clean --older 0")
+    run("del done")
     dry = told("%golem clean --older 0 --dry-run")
     both = sorted(path.name for path in (share / "jobs").iterdir())
     wet = told("%golem clean --older 0")
@@ -226,10 +228,12 @@ def test_what_is_over_is_cleaned_away(run: Run, told: Told, share: Path, tmp_pat
 
     assert young.splitlines() == [
         "removed 0 jobs and 0 unused objects: 0 bytes",
-        "kept 1 job: finished too short a time ago",
+        "kept 1 job: a program holds its results",
         "kept 1 job: not finished",
     ]
-    assert dry.startswith(f"would remove 1 job ({job[:8]}) and 0 unused objects: ")
+    assert held == young
+    assert dry.startswith("would remove 1 job and 0 unused objects: ")
+    assert re.search(f"\\n  {job[:8]} +0 h .* over for more than 0 days\n", dry)
     assert both == sorted([job, run("busy.job_id")])
     assert wet == dry.replace("would remove", "removed")
     assert left == [run("busy.job_id")]

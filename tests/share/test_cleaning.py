@@ -1,104 +1,42 @@
 """Cleaning a share: what goes, what stays, and what a crash or a second cleaner leaves of that."""
 
-import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from share.old_jobs import (
+    MANIFEST,
+    Holder,
+    age,
+    cancelled,
+    clean_all,
+    done,
+    failed,
+    left,
+    make,
+    no_beat_is_young_enough_to_wait_for,
+    of_another_version,
+    older,
+    unfinished,
+)
 
 from golem_magic import payload
 from golem_magic.model import Digest, JobId, WorkerId
-from golem_magic.share import files, jobs, runtime, store
-from golem_magic.share.cleaning import DAY_S, Cleaned, clean
-from golem_magic.share.inputs_log import InputWriter
+from golem_magic.share import cleaning, files, holds, jobs, retries, runtime, store
+from golem_magic.share.cleaned import Cleaned
+from golem_magic.share.cleaning import clean
 from golem_magic.share.layout import JobPaths, SharePaths
+from golem_magic.share.retention import DAY_S, Limits
 
 pytestmark = pytest.mark.unit
-
-MANIFEST = jobs.Manifest(
-    job_id=JobId(""),
-    function_name="f",
-    label="",
-    python="3.11",
-    function=Digest("0" * 64),
-    common=None,
-    star=False,
-    workers=2,
-    chunk_size=None,
-    beat_s=1.0,
-    lease_s=10.0,
-    max_attempts=3,
-    created_s=0.0,
-    on_error="raise",
-    host="here",
-    engine="local",
-    folder="",
-    uid=os.getuid(),
-)
 
 
 @pytest.fixture
 def paths(share: Path) -> SharePaths:
     return jobs.make_share(str(share))
-
-
-def done(job: JobPaths) -> None:
-    InputWriter(job).close()  # there are no inputs, so all of them have outcomes
-
-
-def cancelled(job: JobPaths) -> None:
-    jobs.ask_to_cancel(job)
-
-
-def failed(job: JobPaths) -> None:
-    files.link("../workers/w.failed", job.failed)
-
-
-def unfinished(job: JobPaths) -> None:
-    pass
-
-
-def of_another_version(job: JobPaths) -> None:
-    done(job)
-    manifest = json.loads(Path(job.manifest).read_text())
-    Path(job.manifest).write_text(json.dumps(manifest | {"format": 99}))
-
-
-def make(
-    paths: SharePaths,
-    number: int,
-    end: Callable[[JobPaths], None] = done,
-    *,
-    days: float = 30,
-    function: str = "0" * 64,
-) -> JobPaths:
-    """Make a job whose folder has not changed for some days."""
-    job = paths.job(JobId(f"{number:032x}"))
-    jobs.make_job(job, replace(MANIFEST, job_id=JobId(f"{number:032x}"), function=Digest(function)))
-    end(job)
-    for path in (job.data, job.control, job.manifest):
-        age(path, days)
-    return job
-
-
-def age(path: str, days: float) -> None:
-    then = time.time() - days * DAY_S
-    os.utime(path, (then, then))
-
-
-def clean_all(paths: SharePaths, *, older_days: float = 7, dry_run: bool = False) -> Cleaned:
-    def no_beat_is_young_enough_to_wait_for(_: float) -> None:
-        raise AssertionError
-
-    return clean(paths, older_days * DAY_S, no_beat_is_young_enough_to_wait_for, dry_run=dry_run)
-
-
-def left(paths: SharePaths) -> set[int]:
-    return {int(job_id, 16) for job_id in jobs.list_jobs(paths)}
 
 
 def test_jobs_that_have_been_over_for_long_go_and_all_others_stay(paths: SharePaths) -> None:
@@ -113,7 +51,7 @@ def test_jobs_that_have_been_over_for_long_go_and_all_others_stay(paths: SharePa
     assert left(paths) == {10, 11, 12, 20, 21}
     assert {int(job_id, 16) for job_id in cleaned.jobs} == {0, 1, 2}
     assert +cleaned.kept == {
-        "finished too short a time ago": 3,
+        "unread, finished too short a time ago": 3,
         "not finished": 1,
         "of another version or damaged": 1,
     }
@@ -149,7 +87,7 @@ def test_a_job_whose_beats_move_stays_and_one_whose_beats_stand_goes(paths: Shar
         waits.append(seconds)
         beats[0].beat("-")
 
-    cleaned = clean(paths, 0, sleep, dry_run=False)
+    cleaned = clean(paths, older(0), sleep, dry_run=False)
     for each in beats:
         each.close()
 
@@ -240,3 +178,140 @@ def test_two_cleaners_at_once_share_the_work(paths: SharePaths) -> None:
     assert len(both) == 2
     assert left(paths) == set()
     assert files.names(paths.trash) == []
+
+
+# --- read or not, held or not, with retries ---
+
+
+def read(job: JobPaths, *, days: float) -> None:
+    """Somebody has read the results, so many days ago."""
+    files.touch(f"{job.control}/read")
+    age(job.control, days)
+
+
+def test_a_read_job_goes_after_a_week_and_an_unread_one_after_a_month(paths: SharePaths) -> None:
+    for number, days in enumerate([6.9, 7.1, 29.0]):
+        make(paths, number, days=days)
+    read(make(paths, 10, days=20), days=6.9)
+    read(make(paths, 11, days=20), days=7.1)
+    make(paths, 12, days=30.1)
+
+    dry = clean(paths, Limits(), no_beat_is_young_enough_to_wait_for, dry_run=True)
+    wet = clean(paths, Limits(), no_beat_is_young_enough_to_wait_for, dry_run=False)
+
+    assert left(paths) == {0, 1, 2, 10}
+    assert [each._replace(age_s=0.0) for each in dry.gone] == [each._replace(age_s=0.0) for each in wet.gone]
+    told = dry.describe().splitlines()
+    assert told[0].startswith("would remove 2 jobs and 0 unused objects: ")
+    assert [line.split(maxsplit=5)[::5] for line in told[1:3]] == [
+        ["00000000", "unread, over for more than 30 days"],
+        ["00000000", "read, over for more than 7 days"],
+    ]
+    assert told[3:] == [
+        "kept 1 job: read, finished too short a time ago",
+        "kept 3 jobs: unread, finished too short a time ago",
+    ]
+
+
+def test_space_is_made_by_the_oldest_read_jobs(paths: SharePaths) -> None:
+    for number, days in enumerate([3, 2, 1]):
+        job = make(paths, number, days=20)
+        Path(f"{job.data}/0-1.0.5.00000000.w").write_bytes(bytes(100_000))
+        age(job.data, 20)
+        if number:
+            read(job, days=days)
+
+    clean(paths, Limits(max_bytes=250_000), no_beat_is_young_enough_to_wait_for, dry_run=False)
+    assert left(paths) == {0, 2}  # the unread one is older, and stays
+
+    clean(paths, Limits(max_jobs=0), no_beat_is_young_enough_to_wait_for, dry_run=False)
+    assert left(paths) == {0}
+
+
+def test_a_job_stays_as_long_as_its_results_are_held(paths: SharePaths) -> None:
+    job, holder, another = make(paths, 1), Holder(), Holder()
+    holds.hold(job, holder)
+    holds.hold(job, another)
+
+    held = clean_all(paths, older_days=0)
+    del holder
+    still_held = clean_all(paths, older_days=0)
+    del another
+
+    assert +held.kept == +still_held.kept == {"a program holds its results": 1}
+    assert clean_all(paths, older_days=0).jobs == [f"{1:032x}"]
+
+
+def retry_of(paths: SharePaths, number: int, of: int, *, days: float = 30, told: bool = True) -> JobPaths:
+    """Make a job that runs tasks of another one again."""
+    job, origin = paths.job(JobId(f"{number:032x}")), paths.job(JobId(f"{of:032x}"))
+    manifest = replace(MANIFEST, job_id=JobId(f"{number:032x}"), retry_of=JobId(f"{of:032x}"))
+    jobs.make_job(job, manifest)
+    done(job)
+    if told:
+        assert retries.announce(origin, manifest.job_id, len(retries.found(origin)))
+    for path in (job.data, job.control, job.manifest, origin.control):
+        age(path, days)
+    return job
+
+
+def test_a_job_and_its_retries_stay_and_go_together(paths: SharePaths) -> None:
+    for number in (1, 2, 3):
+        make(paths, number)
+    retry_of(paths, 10, of=1)
+    retry_of(paths, 20, of=2, days=3)  # keeps its job
+    retry_of(paths, 21, of=2)
+    age(paths.job(JobId(f"{2:032x}")).control, 30)
+    held, holder = retry_of(paths, 30, of=3), Holder()
+    holds.hold(held, holder)
+
+    cleaned = clean_all(paths)
+
+    assert [int(job_id, 16) for job_id in cleaned.jobs] == [1, 0x10 - 6]
+    assert left(paths) == {2, 3, 20, 21, 30}
+    assert +cleaned.kept == {"unread, finished too short a time ago": 3, "a program holds its results": 2}
+    assert holder
+
+
+def test_a_retry_that_has_lost_its_job_goes_by_its_own_age(paths: SharePaths) -> None:
+    make(paths, 1)
+    retry_of(paths, 2, of=1)
+    retry_of(paths, 3, of=1, days=2)
+    os.rename(paths.job(JobId(f"{1:032x}")).root, f"{paths.root}/taken away by hand")
+
+    clean_all(paths)
+
+    assert left(paths) == {3}
+
+
+# --- cleaning that nobody has asked for ---
+
+
+def test_a_share_is_due_once_a_day(paths: SharePaths) -> None:
+    witness = make(paths, 1, days=0).manifest
+
+    assert not cleaning.is_due(paths, witness)  # its first day begins
+    age(paths.trash, 0.9)
+    assert not cleaning.is_due(paths, witness)
+    age(paths.trash, 1.1)
+    assert cleaning.is_due(paths, witness)
+    clean_all(paths)
+    assert not cleaning.is_due(paths, witness)
+
+
+def test_who_is_late_leaves_the_rest_and_makes_no_space(paths: SharePaths) -> None:
+    for number in range(3):
+        make(paths, number)
+    read(make(paths, 4, days=1), days=1)
+    questions = iter([False] * 6 + [True] * 20)  # four looks, the question after them, the first job
+
+    def is_late() -> bool:
+        return next(questions)
+
+    limits = Limits(max_jobs=0)
+    done = clean(paths, limits, no_beat_is_young_enough_to_wait_for, dry_run=False, is_late=is_late)
+    late = clean(paths, limits, no_beat_is_young_enough_to_wait_for, dry_run=False, is_late=lambda: True)
+
+    assert len(done.jobs) == 1
+    assert late.jobs == []
+    assert len(left(paths)) == 3
