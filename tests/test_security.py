@@ -220,6 +220,20 @@ def test_everything_that_is_made_is_private_under_any_umask(tmp_path: Path, shor
         end_master(state)
 
 
+def test_the_folders_of_a_master_started_by_hand_are_private_under_any_umask(short_tmp: Path) -> None:
+    state = short_tmp / "n" / "state"
+    command = [sys.executable, "-m", "golem_magic.master", "--state", str(state), "--linger", "inf"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, umask=0) as master:
+        assert master.stdout is not None
+        said = master.stdout.readline()
+        modes = [path.lstat().st_mode & 0o077 for path in (state.parent, state, *state.rglob("*"))]
+        master.terminate()
+
+    assert said.startswith(b"http://")
+    assert len(modes) > 5
+    assert set(modes) == {0}
+
+
 def test_a_share_that_others_can_write_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     with embedded_client(tmp_path) as client:
         assert list(client.map(abs, [-1])) == [1]
