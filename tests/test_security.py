@@ -97,7 +97,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(which, damage, marks=[*marks, only_root] if damage is give_away else marks)
 
 
-@pytest.mark.parametrize(("which", "damage"), _cases())
+@pytest.mark.parametrize(("which", "damage"), list(_cases()))
 def test_a_worker_unpickles_nothing_that_others_could_have_written_and_says_why(
     share: Path, tmp_path: Path, which: str, damage: Callable[[Path], None]
 ) -> None:
