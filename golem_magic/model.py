@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NewType
+from typing import Any, Literal, NamedTuple, NewType
 
 JobId = NewType("JobId", str)
 WorkerId = NewType("WorkerId", str)
@@ -175,6 +175,23 @@ class Failure:
         """One line: type and message."""
         first_line = self.message.strip().partition("\n")[0]
         return f"{self.type_name}: {first_line}" if first_line else self.type_name
+
+
+class Timing(NamedTuple):
+    """What one task took.
+
+    Attributes:
+        task: Its index.
+        seconds: From its beginning to its end, of the try that counts; the mean of its neighbours where
+            tasks are too short to be timed one by one, NaN where nobody knows.
+        host: Machine that it ran on, empty where nobody knows.
+        worker: Worker that published its outcome.
+    """
+
+    task: int
+    seconds: float
+    host: str
+    worker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -185,7 +185,10 @@ def test_what_a_dead_task_leaves_is_told_and_the_rest_can_be_read(client: Client
 
 @pytest.mark.parametrize(
     ("place", "message"),
-    [("/proc/nowhere/share", "the folder is missing, create it"), ("FILE", "it is no folder, choose another share")],
+    [
+        ("/proc/nowhere/share", "the folder is missing, create it"),
+        ("FILE", "it is no folder, choose another share"),
+    ],
 )
 def test_a_share_that_cannot_be_made_is_named(tmp_path: Path, place: str, message: str) -> None:
     (tmp_path / "a file").touch()

@@ -9,11 +9,11 @@ from typing import Any, overload
 from golem_magic import outcomes
 from golem_magic.clock import SystemClock
 from golem_magic.dispatcher import Dispatcher
-from golem_magic.errors import JobError, ResultConsumed
-from golem_magic.model import Failure, JobId, JobSnapshot, OnError
+from golem_magic.errors import JobError, ResultConsumed, ShareError
+from golem_magic.model import Failure, JobId, JobSnapshot, OnError, Timing
 from golem_magic.results.passes import Coming, PairIterator, ResultIterator, There, Values
 from golem_magic.results.published import Failed, Published
-from golem_magic.results.retries import Retries
+from golem_magic.results.retries import Retries, timings_of
 from golem_magic.share import holds
 from golem_magic.share.layout import Done
 from golem_magic.share.logs import Logs, read_logs
@@ -122,6 +122,15 @@ class Results:
         failed = self._failed()
         return outcomes.Errors({index: each.error for index, each in failed if type(each) is Failed})
 
+    def timings(self) -> list[Timing]:
+        """What the tasks took that have an outcome now, by task index; of a retried one, the last try.
+
+        Reads all outcomes; those that were freed are left out.
+        """
+        found = {each.task: each for entry in self._published.entries() for each in self._timed(entry)}
+        found |= {each.task: each for each in self._retries.timings()}
+        return [found[index] for index in sorted(found)]
+
     def logs(self, task: int | None = None) -> Logs:
         """What the workers and their tasks wrote; with ``task``, only the worker that had that one.
 
@@ -207,6 +216,14 @@ class Results:
                 ):
                     if type(outcome) is Failure:
                         yield index, self._published.settled(index, outcome, wait=False)
+
+    def _timed(self, entry: Done) -> list[Timing]:
+        try:
+            return timings_of(self._dispatcher.paths, entry)
+        except ShareError:
+            if self._published.frees:
+                return []
+            raise
 
     def _own_pass(self) -> ResultIterator:
         if self._own is None:

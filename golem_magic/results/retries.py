@@ -6,18 +6,19 @@ the job sees it, in this kernel or in another.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from golem_magic.clock import wall_time
 from golem_magic.dispatcher import Dispatcher
 from golem_magic.errors import JobError
-from golem_magic.model import Failure, JobId, JobSnapshot
+from golem_magic.model import Failure, JobId, JobSnapshot, Timing
 from golem_magic.share import outcome_files
 from golem_magic.share import retries as staged
-from golem_magic.share.layout import Done, SharePaths
+from golem_magic.share.layout import Done, JobPaths, SharePaths, signer
 from golem_magic.share.retries import Tasks
 
 
@@ -25,6 +26,18 @@ class Outcome(NamedTuple):
     """An outcome, which may be None: a value, or a Failure."""
 
     value: Any
+
+
+def timings_of(paths: JobPaths, entry: Done) -> list[Timing]:
+    """What the tasks of an entry took.
+
+    Raises:
+        ShareError: Their outcomes cannot be read.
+    """
+    worker = signer(entry.writer)
+    spent = outcome_files.read_spent(paths, entry)
+    host, seconds = spent or ("", [math.nan] * (entry.end - entry.start))
+    return [Timing(entry.start + at, each, host, worker) for at, each in enumerate(seconds)]
 
 
 class Retry:
@@ -137,6 +150,13 @@ class Retries:
             if type(newest) is not Failure:
                 break
         return newest
+
+    def timings(self) -> Iterator[Timing]:
+        """What the tasks took that were run again, oldest retry first."""
+        for retry in list(self._all):
+            for entry in list(retry.dispatcher.book.order):
+                for each in timings_of(retry.dispatcher.paths, entry):
+                    yield each._replace(task=retry.tasks.index(each.task))
 
     def cancel(self) -> None:
         """End those that run."""

@@ -7,6 +7,7 @@ between the two leaves an orphan that nobody reads.
 import os
 import socket
 import traceback
+from array import array
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,9 @@ from golem_magic.model import Failure, WorkerId
 from golem_magic.share import files
 from golem_magic.share.layout import DATA_LINK, Done, JobPaths, data_name
 
+# Where tasks ran, and the seconds that each took as float32, NaN where nobody knows; or the mean of all.
+Spent = tuple[str, bytes | float]
+
 
 def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, int], writer: str) -> str:
     """Put outcomes into a file of their own; give what an entry must point at.
@@ -23,7 +27,8 @@ def write(paths: JobPaths, start: int, frame: payload.Frame, counts: tuple[int, 
     Args:
         paths: Of the job.
         start: Index of the first task.
-        frame: ``(values, failures by position)``, pickled.
+        frame: ``(values, failures by position, what they took)``, pickled; a client that records that
+            a worker was lost leaves out the last.
         counts: Outcomes in all, and failures among them.
         writer: Who writes, unlike anybody else: a runner's signature, as part of the name.
 
@@ -57,20 +62,44 @@ def read(paths: JobPaths, entry: Done) -> list[Any]:
         FormatError: The file is short or altered.
         ShareError: It cannot be read.
     """
-    path = f"{paths.data}/{entry.file}"
-    with files.explained("read", path), open(path, "rb", buffering=0, opener=files.open_own) as file:
-        try:
-            frame = payload.fetch(file, entry.size, entry.checksum)
-        except FormatError as error:
-            message = f"{path} is damaged ({error}): tasks {entry.start} to {entry.end - 1} cannot be read"
-            raise FormatError(message) from error
+    frame = _fetched(paths, entry)
     try:
-        values, failures = payload.unpack(frame, _words_for(entry), "notebook's")
+        values, failures, *_ = payload.unpack(frame, _words_for(entry), "notebook's")
     except PayloadError as error:
         return [_unloadable(entry, error)] * (entry.end - entry.start)
     for position, failure in failures.items():
         values[position] = failure
     return values  # type: ignore[no-any-return]  # a list was written
+
+
+def read_spent(paths: JobPaths, entry: Done) -> tuple[str, list[float]] | None:
+    """The machine where an entry's tasks ran and the seconds that each took; None where nobody knows.
+
+    Raises:
+        FormatError: The file is short or altered.
+        ShareError: It cannot be read.
+    """
+    frame = _fetched(paths, entry)
+    try:
+        _, _, *spent = payload.unpack(frame, _words_for(entry), "notebook's")
+    except PayloadError:
+        return None
+    if not spent:
+        return None
+    ((host, seconds),) = spent
+    n_tasks = entry.end - entry.start
+    return host, [*array("f", seconds)] if isinstance(seconds, bytes) else [seconds] * n_tasks
+
+
+def _fetched(paths: JobPaths, entry: Done) -> payload.Opened:
+    """The frame of an entry's outcomes, as it was written."""
+    path = f"{paths.data}/{entry.file}"
+    with files.explained("read", path), open(path, "rb", buffering=0, opener=files.open_own) as file:
+        try:
+            return payload.fetch(file, entry.size, entry.checksum)
+        except FormatError as error:
+            message = f"{path} is damaged ({error}): tasks {entry.start} to {entry.end - 1} cannot be read"
+            raise FormatError(message) from error
 
 
 def _words_for(entry: Done) -> str:

@@ -5,6 +5,7 @@ whether outcomes should be published before the lease ends, whether the lease
 is late and part of it should be handed to others, and whether to leave.
 """
 
+import math
 import os
 import socket
 import sys
@@ -171,6 +172,7 @@ class Runner:
         todo, out = tenure.todo, tenure.out
         task_s = self._pace.task_s
         marked = careful or self._manifest.timeout_s is not None or task_s is None or task_s >= MARK_S
+        tenure.is_marked = marked
         run = self._run_marked if marked else self._run_fast
         call = reading(self._calls.call) if self._has_unreadable else self._calls.call
         tasks: Iterator[Any] | None = None
@@ -214,6 +216,7 @@ class Runner:
                 if type(value) is Unreadable:
                     raise_unreadable(value)
                 tenure.out.append(call(value))
+                self._note_spent(tenure)
             except BaseException as another:  # noqa: BLE001 - as for the first try
                 error = another
             else:
@@ -224,6 +227,7 @@ class Runner:
         """Make this the outcome of the task that comes next; tell it at once where it stops the job."""
         tenure.errors[len(tenure.out)] = failure
         tenure.out.append(None)
+        self._note_spent(tenure, failure)
         self._page.task = NONE
         if self._manifest.on_error == "stop":
             with tenure.lock:
@@ -241,6 +245,16 @@ class Runner:
         """An input as it was sent: the try that failed may have changed its copy."""
         self._inputs.forget()
         return self._load_inputs(index, index + 1)[0]
+
+    def _note_spent(self, tenure: Tenure, failure: Failure | None = None) -> None:
+        """How long the task took that has its outcome now, where that is known of those before it too.
+
+        Of a task that died with another runner, nobody has measured it.
+        """
+        if tenure.is_marked and len(tenure.spent) == len(tenure.out) - 1:
+            is_ours = failure is None or failure.kind in ("raised", "unpicklable")
+            spent_s = (monotonic_ns() - self._page.began_ns) * 1e-9
+            tenure.spent.append(spent_s if is_ours else math.nan)
 
     def _mark(self, index: int) -> None:
         """Note which task begins now."""
@@ -260,12 +274,13 @@ class Runner:
 
     def _run_marked(self, tenure: Tenure, call: Call, tasks: Iterator[Any]) -> None:
         """Return early when it is time to publish: trouble there must not look like a task's."""
-        out, marks, base = tenure.out, self._page.marks, tenure.base
+        out, spent, marks, base = tenure.out, tenure.spent, self._page.marks, tenure.base
         room = self._entry_room(tenure)
         for value in tasks:
-            marks[_BEGAN_WORD] = monotonic_ns()
+            began_ns = marks[_BEGAN_WORD] = monotonic_ns()
             marks[_TASK_WORD] = base + len(out)
             out.append(call(value))
+            spent.append((monotonic_ns() - began_ns) * 1e-9)
             if len(out) - tenure.published >= room:
                 return
 

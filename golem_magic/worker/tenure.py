@@ -5,7 +5,9 @@ the end of a taken-back cut; entry ``k`` is created by us or not at all; once an
 entry of somebody else is met, nothing is published any more.
 """
 
+import socket
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,11 +17,13 @@ from golem_magic.clock import Clock
 from golem_magic.model import Failure
 from golem_magic.share import files, outcome_files
 from golem_magic.share.layout import JobPaths, Lease
+from golem_magic.share.outcome_files import Spent
 from golem_magic.worker.patience import patiently
 
 ENTRY_ROOM = 1 << 20  # publish on the way whenever about so many bytes of outcomes have gathered
 
 
+HOST = socket.gethostname()
 Value = TypeVar("Value")
 
 
@@ -35,6 +39,8 @@ class Tenure:
         out: Values, in order; its length says which task is running. None stands
             where ``errors`` has a failure, and for what is published already.
         errors: Failures by position in ``out``.
+        spent: Seconds that each took, by position in ``out``; what is missing is told as a mean.
+        is_marked: Whether each task is timed.
         bound: Positions before it are not handed back: nobody else knows which were tried enough.
         published: How many outcomes are on the share.
         mean_bytes: Size of one published outcome, 0 before the first.
@@ -65,6 +71,8 @@ class Tenure:
         self.todo = todo
         self.out: list[Any] = []
         self.errors: dict[int, Failure] = {}
+        self.spent: list[float] = []
+        self.is_marked = False
         self.published = self.bound = 0
         self.frame_bytes = 0
         self.n_failed = 0
@@ -97,7 +105,7 @@ class Tenure:
             raise RevokedError
         values = self.out[first:upto]
         errors = {at - first: failure for at, failure in self.errors.items() if first <= at < upto}
-        frame = _outcomes(values, errors, unpicklable)
+        frame = _outcomes(values, errors, self._spent(first, upto), unpicklable)
         counts = (upto - first, len(errors))
         target = self._patiently(
             lambda: outcome_files.write(self._paths, self.base + first, frame, counts, self._signature)
@@ -112,6 +120,15 @@ class Tenure:
         self.frame_bytes += frame.size
         self.n_failed += len(errors)
         self.out[first:upto] = [None] * (upto - first)  # big values need not wait for the lease's end
+
+    def _spent(self, first: int, upto: int) -> Spent:
+        seconds = self.spent[first:upto]
+        if len(seconds) < upto - first:  # a batch of very short tasks, or one that has ended just now
+            mean_s = (self._clock.now() - self.published_s - sum(seconds)) / (upto - first - len(seconds))
+            if not seconds:
+                return HOST, mean_s
+            seconds += [mean_s] * (upto - first - len(seconds))
+        return HOST, seconds[0] if len(seconds) == 1 else array("f", seconds).tobytes()
 
     def cut(self, keep: int) -> tuple[int, int] | None:
         """Hand back all tasks from position ``keep`` on, unless the runner is already there.
@@ -148,11 +165,12 @@ class Tenure:
 def _outcomes(
     values: list[Any],
     errors: dict[int, Failure],
+    spent: Spent,
     unpicklable: Callable[[BaseException], Failure] | None,
 ) -> payload.Frame:
     """Pickle outcomes; a value that cannot be pickled becomes a failure of its own task."""
     try:
-        return payload.dump((values, errors))
+        return payload.dump((values, errors, spent))
     except Exception:  # a user's object may raise anything; each is tried alone below
         if unpicklable is None:
             raise
@@ -162,7 +180,7 @@ def _outcomes(
             except Exception as error:  # noqa: BLE001 - as above; it is the outcome
                 errors[position] = _explained(unpicklable(error), value, error)
                 values[position] = None
-    return payload.dump((values, errors))
+    return payload.dump((values, errors, spent))
 
 
 def _explained(failure: Failure, value: object, error: Exception) -> Failure:

@@ -1,8 +1,10 @@
 """Tasks that end well, badly or strangely: each has one outcome, and its neighbours theirs."""
 
 import os
+import socket
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -252,13 +254,16 @@ def no_failure(error: BaseException) -> Failure:
 @pytest.mark.parametrize("size", [0, 5, None])
 def test_a_file_that_was_left_without_an_entry_is_written_anew(paths: JobPaths, size: int | None) -> None:
     """A try that failed half way leaves a file with exactly the name that the next try needs."""
-    frame = payload.dump(([0, 1, 2], {}))
+    spent = [0.5, 0.25, 0.125]
+    frame = payload.dump(([0, 1, 2], {}, (socket.gethostname(), array("f", spent).tobytes())))
     target = outcome_files.write(paths, 0, frame, (3, 0), "w+1")
     (orphan,) = Path(paths.data).iterdir()
     if size is not None:
         os.truncate(orphan, size)
 
-    tenure(paths, [0, 1, 2]).publish(3, no_failure)
+    again = tenure(paths, [0, 1, 2])
+    again.spent += spent
+    again.publish(3, no_failure)
 
     assert os.readlink(f"{paths.rounds}/0/0-10.1+0") == target
     book = Book(paths)
