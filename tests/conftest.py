@@ -2,7 +2,8 @@
 
 Tiers: ``--unit`` runs only tests marked ``unit``; without it everything runs except ``slow``;
 ``--slow`` adds those. ``GOLEM_MAGIC_REQUIRE=browser,bindfs`` turns "not installed, skipped" into a
-failure, so that a machine that should have a program cannot pass without it.
+failure, so that a machine that should have a program cannot pass without it; ``everything`` among
+these names does so with every skip: for a machine where nothing is missing, root on Linux.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def _is_in_tier(item: pytest.Item, config: pytest.Config) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if "browser" in item.keywords:
         find_program("browser")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and "everything" in os.environ.get("GOLEM_MAGIC_REQUIRE", "").split(","):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{item.nodeid} was skipped, and GOLEM_MAGIC_REQUIRE names everything: {report.longrepr}"
+        )
+    return report
 
 
 # --- programs that may be missing ---
