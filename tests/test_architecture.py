@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "units": "",
     "settings": "errors",
     "cells": "errors model units",
+    "sources": "cells errors",
     "inputs": "errors model",
     "payload": "errors model",
     "share": "errors model pacing payload",
@@ -49,6 +50,7 @@ HOMES = {
     "requests": {"engines"},
     "IPython": {"magics", "progress"},
     "ipywidgets": {"progress"},
+    "nbformat": {"sources"},
 }
 
 
