@@ -211,6 +211,7 @@ class JobSnapshot:
         elapsed_s: Seconds since submission, standing still once the job is final.
         first_failure: ``(task index, one line)`` of the failed task with the lowest index known.
         note: Something the user should know now, such as why nothing starts.
+        is_unread: It has ended, and nobody was handed outcomes since, as far as its folder tells.
     """
 
     job_id: JobId
@@ -228,6 +229,7 @@ class JobSnapshot:
     note: str = ""
     n_retried: int = 0
     n_workers_lost: int = 0
+    is_unread: bool = False
 
     @property
     def n_lost(self) -> int:

@@ -167,7 +167,7 @@ def test_jobs_are_listed_attached_and_end_with_a_code(client: Client, tmp_path: 
     rows = [line.split() for line in listed.stdout.splitlines()]
     assert rows[0] == ["job", "function", "label", "state", "done/failed/total"]
     assert rows[1][:2] == [bad.job_id[:8], "wait_then_divide"]
-    assert rows[2] == [good.job_id[:8], "abs", "fine", "done", "2/0/2"]
+    assert rows[2] == [good.job_id[:8], "abs", "fine", "done,", "unread", "2/0/2"]
     assert (attaching.returncode, out) == (1, b"")
     last = err.decode().splitlines()[-1]
     assert "finished with errors" in last

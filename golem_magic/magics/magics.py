@@ -1,6 +1,5 @@
 """The magics themselves."""
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,16 +20,21 @@ from traitlets import Bool
 from golem_magic import cells, outcomes
 from golem_magic import options as map_options
 from golem_magic.cells import Command, LineOptions, MapLine
-from golem_magic.errors import CellError, GolemMagicError, JobError
+from golem_magic.errors import GolemMagicError, JobError
 from golem_magic.magics import commands
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
+from golem_magic.magics.notice import Notice
+from golem_magic.magics.placed import importing, taken_from
 from golem_magic.magics.running import Shell, evaluate, read_cell
-from golem_magic.model import JobSnapshot
+from golem_magic.magics.values import all_names, function_to_map, is_unfinished, progress_of
 from golem_magic.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from golem_magic.client import Client
+    from golem_magic.model import JobSnapshot
     from golem_magic.progress import JobView
     from golem_magic.results import Results
 
@@ -65,6 +69,8 @@ class GolemMagics(Magics):
         self._client: Client | None = None
         self._shown: list[tuple[Results, JobView]] = []  # jobs that had not ended when last looked at
         self.matcher = make_matcher(shell.user_ns, self.job_ids)
+        self.notice = Notice(_unattended if make_client is None else lambda: ())
+        self.heard = {"pre_run_cell": self.notice.cell_begins, "post_run_cell": self.end_cell}
 
     @no_var_expand
     @cell_magic
@@ -95,6 +101,7 @@ class GolemMagics(Magics):
             %%golemize endless() --stream --keep unread --disk-budget 2G
         """
         __tracebackhide__ = True
+        self.notice.want()
         with _short_errors():
             asked = _checked(cells.parse_cell_line(line))
         body = read_cell(self._shell, cell)
@@ -103,7 +110,7 @@ class GolemMagics(Magics):
         body.run(self._shell)
         names = self._shell.user_ns
         with _short_errors():
-            function = _callable(names.get(name), name)
+            function = function_to_map(names.get(name), name)
         keywords = self._keywords(asked.options, names)
         if asked.inputs is None:
             with _short_errors():
@@ -126,10 +133,12 @@ class GolemMagics(Magics):
             results = %golem_map FUNCTION INPUTS
 
         FUNCTION is an expression that ends at the first blank or comma outside brackets and quotes;
-        INPUTS is the rest of the line, as an expression. A comma may stand between them. Examples::
+        INPUTS is the rest of the line, as an expression. A comma may stand between them. FILE::NAME takes
+        the function out of a notebook (.ipynb), a script (.py) or a module. Examples::
 
             %golem_map square range(1000)
             %golem_map (lambda x: x + 1) [x**2 for x in xs if x] -o powers
+            %golem_map analysis.ipynb::score range(1000)
             %golem_map -c {"scale": 3} --on-error skip stretch, images
 
         Options, before or after::
@@ -137,17 +146,21 @@ class GolemMagics(Magics):
             {options}
         """
         __tracebackhide__ = True
+        self.notice.want()
         with _short_errors():
             asked = _checked(cells.parse_map_line(line))
         assert asked.function is not None
         assert asked.inputs is not None
-        names = _names(self._shell.user_ns, local_ns)
-        value = evaluate(self._shell, asked.function, names)
+        names = all_names(self._shell.user_ns, local_ns)
         with _short_errors():
-            function = _callable(value, asked.function)
+            taken = taken_from(asked.function, quiet=asked.options.quiet)
+        value = evaluate(self._shell, asked.function, names) if taken is None else taken.function
+        with _short_errors():
+            function = function_to_map(value, asked.function)
         keywords = self._keywords(asked.options, names)
         inputs = evaluate(self._shell, asked.inputs, names)
-        return self._map(function, inputs, keywords, asked.options, out=asked.options.out)
+        with importing(taken):
+            return self._map(function, inputs, keywords, asked.options, out=asked.options.out)
 
     @line_magic
     def golem(self, line: str) -> "Results | None":
@@ -174,6 +187,7 @@ class GolemMagics(Magics):
             %golem clean --dry-run --older 1.5
         """
         __tracebackhide__ = True
+        self.notice.want()
         with _short_errors():
             command = cells.parse_command(line)
             match command.word:
@@ -186,13 +200,15 @@ class GolemMagics(Magics):
                 case "config":
                     self._config(command)
                 case _:
+                    if command.word == "jobs":
+                        self.notice.drop()
                     commands.run(self.client, command, self._job_id(command.job))
         return None
 
     def _retry(self, job: str) -> "Results":
         """Run what failed again, and show the job."""
         value = self._shell.user_ns.get(job)
-        results: Results = self.client.attach(job) if _progress(value) is None else value
+        results: Results = self.client.attach(job) if progress_of(value) is None else value
         if not results.progress.n_failed:
             message = f"job {results.job_id[:8]} has no failed tasks: nothing to retry"
             raise JobError(message)
@@ -211,7 +227,7 @@ class GolemMagics(Magics):
     def _job_id(self, job: str) -> str:
         """Give the id of the job whose results a variable holds, or else what was said."""
         value = self._shell.user_ns.get(job)
-        return job if _progress(value) is None else str(value.job_id)
+        return job if progress_of(value) is None else str(value.job_id)
 
     @property
     def client(self) -> "Client":
@@ -228,14 +244,19 @@ class GolemMagics(Magics):
         self._show(results, quiet=quiet)
         return results
 
-    def refresh_views(self, _result: object = None) -> None:
+    def end_cell(self, _result: object = None) -> None:
+        """Show under a cell that ends what belongs there."""
+        self.refresh_views()
+        self.notice.cell_ends()
+
+    def refresh_views(self) -> None:
         """Draw all jobs that have not ended, from the main thread, after every cell.
 
         A run without a browser keeps only what is published while a cell runs.
         """
         for _results, view in self._shown:
             view.refresh()
-        self._shown = [(results, view) for results, view in self._shown if _is_unfinished(results)]
+        self._shown = [(results, view) for results, view in self._shown if is_unfinished(results)]
 
     def name_file(self, file: str) -> str | None:
         """Give the name that the shell's own tracebacks have for a cell: remote lines get it too."""
@@ -297,7 +318,7 @@ class GolemMagics(Magics):
             return results
         replaced = self._shell.user_ns.get(name)
         self._shell.push({name: results})
-        if replaced is not results and _is_unfinished(replaced):
+        if replaced is not results and is_unfinished(replaced):
             job = replaced.job_id[:8]
             sys.stderr.write(
                 f"{name} held the results of job {job}, which goes on: get them back with "
@@ -324,7 +345,8 @@ def load(shell: Shell, *, make_client: "Callable[[], Client] | None" = None) -> 
     magics = GolemMagics(shell, make_client=make_client)
     outcomes.call_files(magics.name_file)
     shell.register_magics(magics)
-    shell.events.register("post_run_cell", magics.refresh_views)
+    for event, heard in magics.heard.items():
+        shell.events.register(event, heard)
     if getattr(shell, "Completer", None) is not None:
         shell.Completer.custom_matchers.append(magics.matcher)
 
@@ -339,7 +361,8 @@ def unload(shell: Shell) -> None:
         for name in names:
             manager.magics[kind].pop(name, None)
     shell.configurables.remove(magics)
-    shell.events.unregister("post_run_cell", magics.refresh_views)
+    for event, heard in magics.heard.items():
+        shell.events.unregister(event, heard)
     if magics.matcher in getattr(getattr(shell, "Completer", None), "custom_matchers", ()):
         shell.Completer.custom_matchers.remove(magics.matcher)
     outcomes.call_files(outcomes.own_name)
@@ -359,6 +382,13 @@ def _default_client() -> "Client":
     return Client(load_settings())
 
 
+def _unattended() -> "Sequence[JobSnapshot]":
+    from golem_magic.unattended import unattended
+
+    share = load_settings().share
+    return unattended(share) if share is not None else ()
+
+
 @contextmanager
 def _short_errors() -> Iterator[None]:
     """Turn our own complaints into the shell's one-line errors, which still stop a "run all"."""
@@ -367,39 +397,3 @@ def _short_errors() -> Iterator[None]:
         yield
     except GolemMagicError as error:
         raise UsageError(str(error)) from None
-
-
-def _names(user_ns: dict[str, Any], local_ns: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give one namespace for expressions: a comprehension in them sees globals only."""
-    return user_ns if local_ns is None or local_ns is user_ns else {**user_ns, **local_ns}
-
-
-def _callable(value: object, text: str) -> Callable[..., Any]:
-    if not callable(value):
-        message = f"{text} cannot be mapped: it is a {type(value).__name__}, not a function"
-        raise CellError(message)
-    if inspect.iscoroutinefunction(value):
-        message = (
-            f"{text} is an async def and cannot be mapped: write a def that calls asyncio.run({text}(x))"
-        )
-        raise CellError(message)
-    return value
-
-
-def _progress(value: Any) -> JobSnapshot | None:
-    """Give the snapshot of results, None for anything else.
-
-    Asked of the type first: objects that answer to every name must not be taken for results.
-    """
-    if not hasattr(type(value), "progress"):
-        return None
-    progress = value.progress
-    return progress if isinstance(progress, JobSnapshot) else None
-
-
-def _is_unfinished(value: object) -> bool:
-    try:
-        progress = _progress(value)
-    except GolemMagicError:  # the share is gone: nothing to be seen there any more
-        return False
-    return progress is not None and not progress.state.is_final

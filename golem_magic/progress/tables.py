@@ -61,7 +61,8 @@ def _part(begin_s: float, part_s: float, records: Sequence[tuple[int, ...]]) -> 
 def _row(job: JobSnapshot) -> tuple[str, ...]:
     total = "?" if job.n_tasks is None else job.n_tasks
     counts = f"{job.n_done}/{job.n_failed}/{total}"
-    return job.job_id[:8], _short(job.function), _short(job.label), job.state, counts
+    state = f"{job.state}, unread" if job.is_unread else job.state
+    return job.job_id[:8], _short(job.function), _short(job.label), state, counts
 
 
 def _short(text: str) -> str:

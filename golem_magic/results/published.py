@@ -11,7 +11,7 @@ from golem_magic.dispatcher import Dispatcher
 from golem_magic.errors import ExecutionFailure, JobCancelled, ResultConsumed, ShareError
 from golem_magic.model import Failure, JobState, OnError
 from golem_magic.results.retries import Retries
-from golem_magic.share import outcome_files
+from golem_magic.share import attention, outcome_files
 from golem_magic.share.layout import Done
 
 
@@ -20,7 +20,6 @@ class Published:
 
     Attributes:
         on_error: What an iterator does at a task that failed.
-        source_error: Gives what ended the inputs, None if they just ended.
         frees: Whether the space of what has been passed is given back.
         retries: What became of failed tasks that were run again.
     """
@@ -33,10 +32,11 @@ class Published:
         source_error: Callable[[], Exception | None],
     ) -> None:
         self.on_error = on_error
-        self.source_error = source_error
+        self._source_error = source_error
         self.frees = dispatcher.manifest.keep == "unread"
         self.retries = retries
         self._dispatcher = dispatcher
+        self._is_noted = False
 
     # -- entries ---------------------------------------------------------------------------------------
 
@@ -86,6 +86,8 @@ class Published:
         __tracebackhide__ = True
         found = self.load(entry)
         self._dispatcher.reading.note(entry)
+        if not self._is_noted and self._is_complete:
+            self._note_read()
         return found
 
     def load(self, entry: Done) -> list[Any]:
@@ -142,6 +144,13 @@ class Published:
             n_tasks = self._dispatcher.book.n_in_rounds  # of inputs that were never closed
         return n_tasks is not None and position >= n_tasks
 
+    def source_error(self) -> BaseException | None:
+        """What ended the inputs, the source or the end of the client that drew; None if they just ended."""
+        if self._dispatcher.n_tasks is None and self._dispatcher.error is not None:
+            self._note_read()
+            return self._dispatcher.error.with_traceback(None)
+        return self._source_error()
+
     def after_gap(self, position: int) -> int:
         """Where to go on after telling why there is no outcome: once per gap if the job was given up."""
         if self._dispatcher.error is None:
@@ -151,6 +160,7 @@ class Published:
 
     def absence(self, position: int) -> BaseException:
         """Why a task has no outcome and will get none."""
+        self._note_read()
         job = self._dispatcher.manifest.job_id[:8]
         if self._dispatcher.fatal is not None:
             return outcomes.rebuild(self._dispatcher.fatal, None)
@@ -164,6 +174,17 @@ class Published:
                 what = f"job {job} was stopped because task {first[0]} failed ({first[1]})"
             return JobCancelled(f"{what} before task {position} had an outcome")
         return ExecutionFailure(f"{snapshot.n_lost} tasks of job {job} gave no outcome, {position} first")
+
+    @property
+    def _is_complete(self) -> bool:
+        """As :attr:`is_done`, and known no later than the last outcome is handed out."""
+        n_tasks = self._dispatcher.n_tasks
+        return n_tasks is not None and self._dispatcher.book.n_outcomes >= n_tasks
+
+    def _note_read(self) -> None:
+        """Leave a note that somebody knows how the job has ended."""
+        self._is_noted = True
+        attention.note_read(self._dispatcher.paths)
 
     def _is_there(self, position: int) -> bool:
         n_tasks = self._dispatcher.n_tasks

@@ -15,6 +15,7 @@ from golem_magic.share import files
 from golem_magic.share.layout import JobPaths
 
 _END = ".held"
+SLACK_S = 2.0  # between the clocks that noted a process's birth and its file's; chosen by feel
 
 
 def hold(paths: JobPaths, holder: object) -> None:
@@ -30,7 +31,8 @@ def is_held(paths: JobPaths, *, elsewhere: bool) -> bool:
     for name in files.names(paths.clients):
         if name.endswith(_END):
             host, _, process = name.removesuffix(_END).rpartition("-")[0].rpartition("-")
-            if is_running(int(process)) if host == socket.gethostname() and process.isdigit() else elsewhere:
+            is_here = host == socket.gethostname() and process.isdigit()
+            if _is_maker(int(process), f"{paths.clients}/{name}") if is_here else elsewhere:
                 return True
     return False
 
@@ -42,6 +44,28 @@ def is_running(pid: int) -> bool:
     except OSError:  # it is gone, or somebody else's
         return False
     return True
+
+
+def _is_maker(pid: int, path: str) -> bool:
+    """Whether a process lives and was there when its file was made.
+
+    In a container that is started again with its old name, the new kernel often has the old one's number.
+    """
+    if not is_running(pid):
+        return False
+    with suppress(OSError):
+        return _began_s(pid) < os.stat(path).st_mtime + SLACK_S
+    return False
+
+
+def _began_s(pid: int) -> float:
+    """When a process began, in seconds since 1970; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        with open(f"/proc/{pid}/stat") as process, open("/proc/stat") as system:
+            ticks = int(process.read().rpartition(")")[2].split()[19])
+            booted = next(line.split()[1] for line in system if line.startswith("btime "))
+        return int(booted) + ticks / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _let_go(path: str, pid: int) -> None:

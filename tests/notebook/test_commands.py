@@ -176,7 +176,7 @@ def test_settings_are_told_with_the_place_of_each(
 def test_a_setting_holds_for_this_kernel_until_it_is_taken_back(
     run: Run, told: Told, refusal: Refusal, tmp_path: Path
 ) -> None:
-    run("%golem_map -o here abs [-1] --wait --quiet")
+    run("%golem_map -o here abs [-1] --wait --quiet\nhere[0]")
     listed = told("%golem jobs")
     run(f"%golem config share='{tmp_path}/other share'")
     elsewhere = told("%golem jobs")

@@ -1,6 +1,7 @@
 """Cleaning a share: what goes, what stays, and what a crash or a second cleaner leaves of that."""
 
 import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -240,6 +241,18 @@ def test_a_job_stays_as_long_as_its_results_are_held(paths: SharePaths) -> None:
 
     assert +held.kept == +still_held.kept == {"a program holds its results": 1}
     assert clean_all(paths, older_days=0).jobs == [f"{1:032x}"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_process_that_has_the_number_of_a_dead_one_holds_nothing(paths: SharePaths) -> None:
+    job, holder = make(paths, 1), Holder()
+    holds.hold(job, holder)
+    [file] = Path(job.clients).glob("*.held")
+
+    age(str(file), 1)  # the kernel of yesterday, in a container that was started again today
+
+    assert clean_all(paths, older_days=0).jobs == [f"{1:032x}"]
+    assert holder
 
 
 def retry_of(paths: SharePaths, number: int, of: int, *, days: float = 30, told: bool = True) -> JobPaths:
