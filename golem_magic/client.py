@@ -80,6 +80,7 @@ class Client:
         engine: str | None = None,
         label: str | None = None,
         star: bool = False,
+        kwargs: bool = False,
         unordered: bool = False,
         retries: int = 0,
         retry_on: type[BaseException] | tuple[type[BaseException], ...] | None = None,
@@ -100,7 +101,7 @@ class Client:
         Args:
             function: Called as ``function(x)``, or ``function(x, common)`` if common data is given,
                 with the set-up value last if there is a ``setup``.
-            inputs: Anything a ``for`` loop can draw from; read once, in order.
+            inputs: Anything a ``for`` loop can draw from, or a data frame's rows; read once, in order.
             common: Data that every task gets; stored once. An explicit None counts as given.
             chunk_size: Tasks per lease, >= 1; "auto" follows the measured speed.
             on_error: At a failed task an iterator raises, returns the exception, or skips; "stop"
@@ -109,6 +110,7 @@ class Client:
             engine: Another engine than the settings name.
             label: Free text shown with the job.
             star: Unpack each input into positional arguments.
+            kwargs: Unpack each input, a mapping, into arguments by name; common data then comes first.
             unordered: Iterate in the order in which results come.
             retries: How often a task that raised is tried again, with growing pauses.
             retry_on: Exceptions that are worth another try; None: every Exception.
@@ -134,6 +136,7 @@ class Client:
             "workers": workers,
             "label": label,
             "star": star,
+            "kwargs": kwargs,
             "unordered": unordered,
             "retries": retries,
             "retry_on": retry_on,
@@ -200,11 +203,7 @@ class Client:
             self._engines.clear()
 
     def _map(
-        self,
-        function: Callable[..., Any],
-        inputs: Iterable[Any],
-        options: MapOptions,
-        engine: str | None,
+        self, function: Callable[..., Any], inputs: Iterable[Any], options: MapOptions, engine: str | None
     ) -> Results:
         _refuse_recursion()
         if engine:
@@ -212,7 +211,7 @@ class Client:
         settings = self.settings.for_engine(engine) if engine else self.settings
         name = function_name(function)
         n_slots = self._n_slots(settings)  # an engine that is not there is told before an input is drawn
-        drawer = Drawer(inputs)
+        drawer = Drawer(inputs, star=options.star, kwargs=options.kwargs)
         first = drawer.next_block()
         check_arguments(function, name, options, first)
         packer = payload.Packer()
@@ -257,6 +256,7 @@ class Client:
             common=digests.common,
             setup=digests.setup,
             star=options.star,
+            kwargs=options.kwargs,
             workers=options.workers or settings.workers or n_slots,
             chunk_size=options.chunk_size,
             beat_s=BEAT_S[is_local],

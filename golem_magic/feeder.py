@@ -67,6 +67,7 @@ class Feeder:
             return
         job = self._dispatcher.manifest.job_id[:8]
         if options.stream:
+            self._dispatcher.n_drawn = self._drawer.count
             self._ahead = Ahead(self._drawer, f"golem-inputs-{job}")
         else:
             while self._put(*self._next_block()):

@@ -97,6 +97,7 @@ class MapOptions:
         workers: How many to place; None asks the engine.
         label: Free text shown with the job.
         star: Unpack each input into positional arguments.
+        kwargs: Unpack each input, a mapping, into arguments by name.
         unordered: Iterate in the order in which outcomes come.
         timeout_s: Longest time a task may take, in seconds; None for no limit.
         setup: Called once per worker; its value is every task's last argument. None for no set-up.
@@ -115,6 +116,7 @@ class MapOptions:
     workers: int | None = None
     label: str = ""
     star: bool = False
+    kwargs: bool = False
     unordered: bool = False
     timeout_s: float | None = None
     setup: Callable[[], Any] | None = None

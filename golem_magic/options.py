@@ -31,6 +31,7 @@ DEFAULTS: Mapping[str, object] = {
     "workers": None,
     "label": None,
     "star": False,
+    "kwargs": False,
     "unordered": False,
     "stream": False,
     "keep": "all",
@@ -41,6 +42,7 @@ DEFAULTS: Mapping[str, object] = {
 LATER: Mapping[str, object] = {"seed": None, "cache": False}
 KNOWN = (*DEFAULTS, "engine")
 RESOURCES_LATER = ("cores", "walltime", "gpus")
+MOST_NAMES = 8  # of an input's keys that a message shows
 LEAST_MEMORY = 64 << 20  # an interpreter with numpy has about that; chosen by feel
 
 
@@ -64,6 +66,7 @@ def checked(said: Mapping[str, Any]) -> MapOptions:
         workers=_whole(said["workers"], "workers", low=1, none_is="as many as the engine has slots"),
         label=_label(said["label"]),
         star=bool(said["star"]),
+        kwargs=bool(said["kwargs"]),
         unordered=bool(said["unordered"]),
         timeout_s=_seconds(said["timeout"], "timeout"),
         setup=_setup(said["setup"]),
@@ -76,6 +79,9 @@ def checked(said: Mapping[str, Any]) -> MapOptions:
     )
     if options.unordered and options.keep == "unread":
         message = "keep='unread' frees results in the order of the inputs: leave unordered out"
+        raise SettingsError(message)
+    if options.star and options.kwargs:
+        message = "star calls f(*x) and kwargs calls f(**x): give one of them"
         raise SettingsError(message)
     if options.retry_on and not options.retries:
         message = "retry_on says which exceptions are worth another try, and retries is 0: set retries too"
@@ -113,24 +119,59 @@ def check_arguments(function: Callable[..., Any], name: str, options: MapOptions
     Raises:
         SettingsError: It takes fewer or needs more arguments.
     """
-    n_arguments = 1
-    if options.star:
-        if not first or not isinstance(first[0], Sized):
-            return
-        n_arguments = len(first[0])
+    spread = _spread(options, first)
+    if spread is None:
+        return
+    n_arguments, names = spread
     n_arguments += options.has_common + (options.setup is not None)
     try:  # a wrapper's own arguments count, whatever it wraps
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):  # some built-in functions have none
         return
     try:
-        signature.bind(*[None] * n_arguments)
+        signature.bind(*[None] * n_arguments, **dict.fromkeys(names))
     except TypeError as error:
-        also = ", the common data last" if options.has_common else ""
-        also += ", the set-up value last" if options.setup is not None else ""
-        given = f"{n_arguments} argument{'s' if n_arguments > 1 else ''}{also}"
-        message = f"{name} cannot be called with {given} ({error}): change its parameters, star or common"
+        given = _given(n_arguments, names, options)
+        remedy = f"change its parameters, {'the keys' if options.kwargs else 'star'} or common"
+        message = f"{name} cannot be called with {given} ({error}): {remedy}"
         raise SettingsError(message) from error
+
+
+def _spread(options: MapOptions, first: list[Any]) -> tuple[int, tuple[str, ...]] | None:
+    """How many arguments an input becomes, and which by name; None where that cannot be told."""
+    if not options.star and not options.kwargs:
+        return 1, ()
+    if not first:
+        return None
+    if options.kwargs:
+        return 0, _names(first[0])
+    return (len(first[0]), ()) if isinstance(first[0], Sized) else None
+
+
+def _names(first: object) -> tuple[str, ...]:
+    """The names that an input has for its parts."""
+    if not isinstance(first, Mapping):
+        message = (
+            f"kwargs calls f(**x), and input 0 is of type {type(first).__name__}: give mappings from names "
+            f"of parameters, such as {{'x': 1}}, or use star for sequences"
+        )
+        raise SettingsError(message)
+    for key in first:
+        if not isinstance(key, str):
+            message = f"kwargs calls f(**x), and input 0 has the key {key!r}: let keys be names of parameters"
+            raise SettingsError(message)
+    return tuple(first)
+
+
+def _given(n_arguments: int, names: tuple[str, ...], options: MapOptions) -> str:
+    """What each task will be called with, in words."""
+    place = "first" if options.kwargs else "last"
+    also = f", the common data {place}" if options.has_common else ""
+    also += f", the set-up value {place}" if options.setup is not None else ""
+    if not options.kwargs:
+        return f"{n_arguments} argument{'s' if n_arguments > 1 else ''}{also}"
+    shown = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
+    return f"the keys of input 0, {shown}{also}" if names else f"no keys{also}"
 
 
 def on_error(value: object) -> OnError:

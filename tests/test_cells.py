@@ -93,6 +93,7 @@ CELL_LINES = [
     ("--function scale --workers 2", line(None, None, function="scale", workers=2)),
     ("-c (a, b) xs", line(None, "xs", common="(a, b)")),
     ("[-x for x in xs] --star", line(None, "[-x for x in xs]", star=True)),
+    ("--kwargs rows", line(None, "rows", kwargs=True)),
     ("-xs", line(None, "-xs")),
 ]
 
@@ -183,7 +184,7 @@ def test_a_wrong_line_of_golemize_is_told_in_one_line(text: str, words: str) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("option", ["--seed", "--kwargs", "--cache", "--reuse", "--estimate"])
+@pytest.mark.parametrize("option", ["--seed", "--cache", "--reuse", "--estimate"])
 def test_what_is_planned_is_refused_as_such(option: str) -> None:
     for text in (f"{option} 3 f xs", f"f xs {option} 3", f"f xs {option}=3", f"f xs {option}"):
         with pytest.raises(CellError, match=f"^{option} is not available yet$"):

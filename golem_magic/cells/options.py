@@ -38,6 +38,7 @@ class LineOptions:
     engine: str | None = None
     label: str | None = None
     star: bool = False
+    kwargs: bool = False
     unordered: bool = False
     stream: bool = False
     keep: Keep = "all"
@@ -245,6 +246,7 @@ _ALL = (
         shape="TEXT",
     ),
     _flag("star", "unpack each input: f(*x)"),
+    _flag("kwargs", "unpack each input, a mapping: f(**x), or f(common, **x)"),
     _flag("unordered", "iterate in the order in which results come"),
     _flag("stream", "draw the inputs bit by bit beside the notebook, also without end"),
     _word("keep", "unread frees the space of a result once it was read", get_args(Keep)),
@@ -270,4 +272,4 @@ _ALL = (
 OPTIONS: Mapping[str, Option] = {word: option for option in _ALL for word in option.words}
 _EXPRESSIONS = frozenset(option.field for option in _ALL if option.value == "expression")
 # Planned; refused with a word of their own, so that nobody takes them for misspelt.
-LATER = frozenset({"--seed", "--kwargs", "--cache", "--reuse", "--estimate"})
+LATER = frozenset({"--seed", "--cache", "--reuse", "--estimate"})

@@ -51,7 +51,7 @@ class Dispatcher:
         error: Why the job was given up, None unless it FAILED.
         fatal: What became of the user's set-up function, if it failed.
         n_tasks: Number of tasks, None while inputs are being drawn or held back.
-        n_drawn: The same, known here earlier: all are drawn, and held back.
+        n_drawn: The same, known here earlier: all are drawn and held back, or their source can be counted.
         reading: How far readers have come.
         hint: Something the feeder has to say to the user, such as what it waits for.
     """

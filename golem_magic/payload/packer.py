@@ -61,7 +61,7 @@ class Packer:
         Raises:
             PayloadError: One of them cannot be pickled; it is named, and the way to what is wrong in it.
         """
-        stream, buffers, ledger = self._pickled(block, lambda error: _wrong_input(block, first, error))
+        stream, buffers, ledger = self._pickled(block, lambda error: _wrong_input(list(block), first, error))
         return _frame(stream, buffers, self._new(ledger))
 
     def _pickled(

@@ -22,6 +22,8 @@ class Manifest:
     """What a job is; written first, never changed.
 
     Attributes:
+        star: Call ``f(*x)``.
+        kwargs: Call ``f(**x)``, what else there is before that.
         workers: How many are planned; sets the slots of a round.
         chunk_size: Tasks per lease, None for lengths that follow the speed.
         beat_s: Seconds between two signs of life of a worker.
@@ -49,6 +51,7 @@ class Manifest:
     common: Digest | None
     setup: Digest | None = None
     star: bool
+    kwargs: bool = False
     timeout_s: float | None = None
     memory_bytes: int | None = None
     retries: int = 0

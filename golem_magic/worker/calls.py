@@ -51,6 +51,7 @@ class Calls:
 
         self._setup: Callable[[], Any] | None = None
         self._is_star = manifest.star
+        self._is_kwargs = manifest.kwargs
         self._more: tuple[Any, ...] = ()
         what = manifest.function_name
         try:
@@ -82,6 +83,8 @@ class Calls:
 
     def _bound(self) -> Call:
         function, more = self._function, self._more
+        if self._is_kwargs:
+            return lambda value: function(*more, **value)
         if not more:
             return (lambda value: function(*value)) if self._is_star else function
         if self._is_star:
