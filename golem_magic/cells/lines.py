@@ -6,10 +6,10 @@ The lines::
     %golem_map [options] FUNCTION[,] INPUTS [options]
 
 FUNCTION, and each EXPR of an option, is a Python expression that ends at the first blank or comma
-outside brackets and quotes. INPUTS is the rest, verbatim. Options stand before, between or after.
-Behind a blank and outside brackets and quotes, a known option (``-o``, ``--out``) is always an
-option and ``--word`` always means to be one; every other minus belongs to the expression. A ``#``
-outside quotes starts a comment, a semicolon at the end is dropped.
+outside brackets and quotes; FUNCTION may also be FILE::NAME. INPUTS is the rest, verbatim. Options stand
+before, between or after. Behind a blank and outside brackets and quotes, a known option (``-o``, ``--out``)
+is always an option and ``--word`` always means to be one; every other minus belongs to the expression. A
+``#`` outside quotes starts a comment, a semicolon at the end is dropped.
 """
 
 import ast
@@ -26,6 +26,7 @@ from golem_magic.cells.options import (
     refuse,
     words_of,
 )
+from golem_magic.cells.places import parse_place
 from golem_magic.errors import CellError
 
 _USAGE = {
@@ -123,6 +124,8 @@ class _Reader:
             refuse(f"{what} is missing{rest}: {_USAGE[self._magic]}")
         if text == "lambda":
             refuse(f"{what} that is a lambda goes into brackets: (lambda x: ...)")
+        if what == "FUNCTION" and parse_place(text):
+            return text
         self._check(text, what)
         if what == "FUNCTION" and text.startswith("-"):
             refuse(f"FUNCTION cannot be {text}{self._stray_option(text)}")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from golem_magic.cells.options import refuse
 
-_PLACE = re.compile(r"(['\"]?)(?P<file>[^'\"]+?)(\1)::(?P<name>[^'\":]*)(\1)")
+_PLACE = re.compile(r"""(?P<quote>['"]?)(?P<file>[^'"]+)(?P=quote)::(?P<name>[^'":]*)""")
 
 
 class Place(NamedTuple):
@@ -24,16 +24,19 @@ def parse_place(text: str) -> Place | None:
     """Read ``FILE::NAME``, in quotes or with the file in quotes if there are blanks in it.
 
     Returns:
-        None where there is no ``::``, which stands in no expression outside of its brackets.
+        None where it is none: in expressions ``::`` stands in brackets only.
 
     Raises:
-        CellError: What stands behind ``::`` is no name.
+        CellError: What stands behind the ``::`` of a notebook or script is no name.
     """
-    bare = text[1:-1] if text[:1] in ("'", '"') and text[-1:] == text[0] and "::" in text else text
+    is_quoted = len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]
+    bare = text[1:-1] if is_quoted else text
     found = _PLACE.fullmatch(bare)
     if found is None:
         return None
-    place = Place(found["file"].strip(), found["name"].strip())
-    if not all(part.isidentifier() for part in place.name.split(".")):
-        refuse(f"{bare} is no place of a function: write FILE::NAME, such as analysis.ipynb::score")
-    return place
+    place = Place(found["file"], found["name"])
+    if all(part.isidentifier() for part in place.name.split(".")):
+        return place
+    if place.file.endswith((".ipynb", ".py")):
+        refuse(f"{bare} names no function: write FILE::NAME, such as analysis.ipynb::score")
+    return None

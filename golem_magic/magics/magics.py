@@ -25,6 +25,7 @@ from golem_magic.magics import commands
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
 from golem_magic.magics.notice import Notice
+from golem_magic.magics.placed import importing, taken_from
 from golem_magic.magics.running import Shell, evaluate, read_cell
 from golem_magic.magics.values import all_names, function_to_map, is_unfinished, progress_of
 from golem_magic.settings import load_settings
@@ -132,10 +133,12 @@ class GolemMagics(Magics):
             results = %golem_map FUNCTION INPUTS
 
         FUNCTION is an expression that ends at the first blank or comma outside brackets and quotes;
-        INPUTS is the rest of the line, as an expression. A comma may stand between them. Examples::
+        INPUTS is the rest of the line, as an expression. A comma may stand between them. FILE::NAME takes
+        the function out of a notebook (.ipynb), a script (.py) or a module. Examples::
 
             %golem_map square range(1000)
             %golem_map (lambda x: x + 1) [x**2 for x in xs if x] -o powers
+            %golem_map analysis.ipynb::score range(1000)
             %golem_map -c {"scale": 3} --on-error skip stretch, images
 
         Options, before or after::
@@ -149,12 +152,15 @@ class GolemMagics(Magics):
         assert asked.function is not None
         assert asked.inputs is not None
         names = all_names(self._shell.user_ns, local_ns)
-        value = evaluate(self._shell, asked.function, names)
+        with _short_errors():
+            taken = taken_from(asked.function)
+        value = evaluate(self._shell, asked.function, names) if taken is None else taken.function
         with _short_errors():
             function = function_to_map(value, asked.function)
         keywords = self._keywords(asked.options, names)
         inputs = evaluate(self._shell, asked.inputs, names)
-        return self._map(function, inputs, keywords, asked.options, out=asked.options.out)
+        with importing(taken, quiet=asked.options.quiet):
+            return self._map(function, inputs, keywords, asked.options, out=asked.options.out)
 
     @line_magic
     def golem(self, line: str) -> "Results | None":

@@ -28,7 +28,7 @@ class Taken:
     """Values that were taken out of a file.
 
     Attributes:
-        values: By name, those that were asked for.
+        values: By name, those that were asked for, the function first.
         used: What was run for them, in words: ``score: cells 2, 5 of analysis.ipynb``.
         folders: The import path as it was for them.
     """
@@ -36,6 +36,11 @@ class Taken:
     values: dict[str, Any]
     used: str
     folders: tuple[str, ...]
+
+    @property
+    def function(self) -> Any:
+        """What stands under the place's name; not yet seen to be a function."""
+        return next(iter(self.values.values()))
 
     @contextmanager
     def importing(self) -> Iterator[None]:
