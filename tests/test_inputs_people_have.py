@@ -1,7 +1,9 @@
 """What scientists map over: arrays, frames, groups, products; by place, spread, or by name."""
 
+import importlib
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -17,9 +19,13 @@ from engines.engine_contract import wait_until
 from fakes.world import embedded_client
 
 from golem_magic import Client, PayloadError, SettingsError
+from golem_magic.errors import JobCancelled, JobError
 from golem_magic.inputs import Drawer, known_count
+from golem_magic.model import JobId
 from golem_magic.options import check_arguments, checked
 from golem_magic.payload import Packer, load
+from golem_magic.share.inputs_log import InputReader, InputWriter
+from golem_magic.share.layout import SharePaths
 
 
 @pytest.fixture(scope="module")
@@ -453,27 +459,37 @@ def test_failed_tasks_are_spread_by_name_again(client: Client, tmp_path: Path) -
 
 
 @pytest.mark.meets("G-07")
-@pytest.mark.parametrize("stream", [False, True])
-def test_rows_of_arrays_and_frames_reach_the_function(client: Client, stream: bool) -> None:
+def test_rows_of_arrays_and_frames_reach_the_function(client: Client) -> None:
     array = np.arange(1200.0).reshape(300, 4)
     frame = pd.DataFrame(array, columns=list("abcd"))
     sums = array.sum(axis=1).tolist()
 
     maps = [
-        client.map(lambda row: float(row.sum()), array, stream=stream),
-        client.map(lambda row: row.a + row.b + row.c + row.d, frame, stream=stream),
-        client.map(lambda row: row.a + row.b + row.c + row.d, polar(frame), stream=stream),
-        client.map(lambda a, b, c, d: a + b + c + d, frame, star=True, stream=stream),
-        client.map(lambda a, b, c, d: float(a + b + c + d), array, star=True, stream=stream),
-        client.map(lambda **names: sum(names.values()), frame, kwargs=True, stream=stream),
+        client.map(lambda row: float(row.sum()), array),
+        client.map(lambda row: row.a + row.b + row.c + row.d, frame),
+        client.map(lambda row: row.a + row.b + row.c + row.d, polar(frame)),
+        client.map(lambda a, b, c, d: a + b + c + d, frame, star=True),
+        client.map(lambda a, b, c, d: float(a + b + c + d), array, star=True),
+        client.map(lambda **names: sum(names.values()), frame, kwargs=True),
     ]
 
     for results in maps:
         assert list(results) == sums
     groups = frame.groupby(frame["a"] % 3)
-    assert list(client.map(lambda key, part: (key, len(part)), groups, star=True, stream=stream)) == [
+    assert list(client.map(lambda key, part: (key, len(part)), groups, star=True)) == [
         (key, len(part)) for key, part in groups
     ]
+
+
+@pytest.mark.meets("G-07")
+def test_rows_that_are_streamed_arrive_in_order(client: Client) -> None:
+    array = np.arange(40_000.0).reshape(20_000, 2)
+
+    rows = client.map(tuple, array, stream=True)
+    named = client.map(tuple, pd.DataFrame(array), stream=True)
+
+    assert list(rows) == [tuple(row) for row in array]
+    assert list(named) == [(at, *row) for at, row in enumerate(array)]
 
 
 def test_rows_can_be_results(client: Client) -> None:
@@ -504,3 +520,177 @@ def test_a_stream_that_can_be_counted_tells_its_length_before_it_is_drawn(
     gate.touch()
     assert results.wait(60)
     wait_until(lambda: len(results) < 3 * 10**6, "the number of those that were drawn", 60)
+
+
+# --- all of it as a table ---
+
+
+def picky(x: int) -> Any:
+    if x % 4 == 3:
+        raise ValueError(f"{x} is odd in two ways")
+    return x * 1.5
+
+
+def test_the_table_has_input_output_and_error_side_by_side(client: Client) -> None:
+    frame = client.map(picky, range(50)).to_frame()
+
+    assert list(frame.columns) == ["input", "output", "error", "seconds", "host"]
+    assert frame.index.name == "index"
+    assert frame["input"].tolist() == list(range(50))
+    good = frame[frame["error"].isna()]
+    assert good["output"].tolist() == [x * 1.5 for x in range(50) if x % 4 != 3]
+    assert frame["output"].dtype == float
+    bad = frame[frame["error"].notna()]
+    assert bad.index.tolist() == list(range(3, 50, 4))
+    assert bad["output"].isna().all()
+    assert all(type(error) is ValueError for error in bad["error"])
+    assert str(frame["error"][7]) == "7 is odd in two ways"
+    assert (frame["seconds"] >= 0).all()
+    assert set(frame["host"]) == {socket.gethostname()}
+
+
+def test_values_of_all_kinds_stay_what_they_are_in_the_table(client: Client) -> None:
+    def several(x: int) -> Any:
+        return [None, np.ones(2), {"a": 1}, (1, 2), pd.DataFrame({"a": [1]}), ValueError("returned")][x]
+
+    frame = client.map(several, range(6)).to_frame()
+    arrays = client.map(lambda row: row * 2, np.arange(6.0).reshape(3, 2)).to_frame()
+
+    kinds = [type(None), np.ndarray, dict, tuple, pd.DataFrame, ValueError]
+    assert [type(each) for each in frame["output"]] == kinds
+    assert frame["error"].isna().all()
+    assert [row.tolist() for row in arrays["input"]] == [[0, 1], [2, 3], [4, 5]]
+    assert [row.tolist() for row in arrays["output"]] == [[0, 2], [4, 6], [8, 10]]
+
+
+def test_inputs_with_names_become_columns(client: Client) -> None:
+    rows = [{"alpha": a, "beta": b} for a in (1, 2) for b in (10, 20, 30)]
+    by_name = client.map(score, rows, kwargs=True).to_frame()
+    by_row = client.map(lambda row: row.born, people()).to_frame()
+
+    wide = by_name.join(pd.DataFrame(list(by_name["input"])))
+    assert wide.pivot(index="alpha", columns="beta", values="output").loc[2, 30] == -28
+    wide = by_row.join(pd.DataFrame(list(by_row["input"])))
+    assert (wide["born"] == wide["output"]).all()
+
+
+def test_the_table_of_a_cancelled_job_says_what_is_missing(client: Client, tmp_path: Path) -> None:
+    def stuck(x: int) -> int:
+        import time
+
+        while x > 2:
+            time.sleep(0.01)
+        return x
+
+    results = client.map(stuck, range(5), chunk_size=1)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    results.cancel()
+
+    for frame in (results.to_frame(), client.attach(results.job_id).to_frame()):
+        assert frame["input"].tolist() == list(range(5))
+        assert frame["output"].tolist()[:3] == [0, 1, 2]
+        assert [type(each) for each in frame["error"][3:]] == [JobCancelled] * 2
+
+
+def test_the_table_waits_and_shows_what_was_run_again(client: Client, tmp_path: Path) -> None:
+    flag = tmp_path / "mended"
+
+    def fickle(x: int) -> int:
+        if x == 2 and not flag.exists():
+            raise OSError("not yet")
+        return x
+
+    results = client.map(fickle, range(4))
+    assert type(results.to_frame()["error"][2]) is OSError
+    flag.touch()
+    frame = results.retry_errors().to_frame()
+
+    assert frame["output"].tolist() == [0, 1, 2, 3]
+    assert frame["error"].isna().all()
+
+
+def test_the_table_of_nothing_has_its_columns(client: Client) -> None:
+    frame = client.map(score, []).to_frame()
+
+    assert len(frame) == 0
+    assert list(frame.columns) == ["input", "output", "error", "seconds", "host"]
+
+
+def test_the_table_of_a_limited_stream_is_complete(client: Client) -> None:
+    results = client.map(lambda x: bytes(1000), iter(range(300)), stream=True, disk_budget=20_000)
+
+    frame = results.to_frame()
+
+    assert frame["input"].tolist() == list(range(300))
+    assert set(frame["output"]) == {bytes(1000)}
+
+
+def test_what_ended_the_inputs_ends_the_table_too(client: Client) -> None:
+    def source() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("the tape is torn")
+
+    results = client.map(abs, source())
+
+    with pytest.raises(OSError, match="the tape is torn"):
+        results.to_frame()
+
+
+class Stubborn:
+    """Cannot be loaded again."""
+
+    def __reduce__(self) -> Any:
+        return __import__, ("no_such_package_at_all",)
+
+
+def test_inputs_that_cannot_be_loaded_stand_as_their_reason(client: Client) -> None:
+    frame = client.map(type, [1, Stubborn()], chunk_size=1).to_frame()
+
+    assert frame["input"][0] == 1
+    assert type(frame["input"][1]) is PayloadError
+    assert "no_such_package_at_all" in str(frame["input"][1])
+    assert "notebook's Python" in str(frame["input"][1])
+    assert frame["error"][1] is not None
+
+
+def test_a_job_that_frees_what_was_read_has_no_table(client: Client) -> None:
+    results = client.map(abs, range(5), keep="unread")
+
+    with pytest.raises(JobError, match=r"frees inputs and results as they are read .*: iterate over it"):
+        results.to_frame()
+    assert list(results) == [0, 1, 2, 3, 4]
+
+
+def test_without_pandas_the_table_says_how_to_get_it(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = client.map(abs, range(5))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+
+    with pytest.raises(JobError, match=r"makes a table of pandas, .*: install it \(%pip install pandas\)"):
+        results.to_frame()
+
+
+def test_looking_at_inputs_leaves_the_users_modules_alone(
+    share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent is the text of then; the notebook goes on with what is there now."""
+    (tmp_path / "my_shapes.py").write_text("class Shape:\n    sides = 4\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shapes = importlib.import_module("my_shapes")
+    packer = Packer()
+    packer.function(len, "len")
+    frame = packer.inputs([shapes.Shape()], 0)  # not known before, so the text of its module goes along
+    paths = SharePaths(str(share)).job(JobId(32 * "a"))
+    for folder in (paths.root, *paths.folders):
+        Path(folder).mkdir(mode=0o700, parents=True)
+    writer = InputWriter(paths)
+    writer.append(frame, 1)
+    writer.close()
+    reader = InputReader(paths, is_worker=False)
+    assert reader.refresh() == 1
+
+    assert type(reader.tasks(0, 1)[0]) is shapes.Shape
+    (tmp_path / "my_shapes.py").write_text("class Shape:\n    sides = 55555\n")
+    importlib.invalidate_caches()
+    del sys.modules["my_shapes"]
+    assert importlib.import_module("my_shapes").Shape.sides == 55555
+    del sys.modules["my_shapes"]

@@ -85,19 +85,21 @@ def fetch(source: Source, size: int, checksum: int) -> Opened:
     return frames.read(source, size, checksum)
 
 
-def unpack(frame: Opened, what: str, whose_python: str = "workers'") -> Any:
+def unpack(frame: Opened, what: str, whose_python: str = "workers'", *, with_sources: bool = True) -> Any:
     """Load the one object of a frame; what that runs is code of the user's classes.
 
     Args:
         frame: As :func:`fetch` gave it.
         what: What is in it, for messages: ``inputs 3 to 9``.
         whose_python: Where something would have to be installed.
+        with_sources: Put modules that came along to use: for workers only, elsewhere they would
+            hide the user's own, which may have changed.
 
     Raises:
         PayloadError: Loading it raised, be it ``SystemExit``; that is the cause.
     """
     try:
-        return _loaded(frame, 1)[0]
+        return _loaded(frame, 1, with_sources=with_sources)[0]
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -123,11 +125,13 @@ def unloadable(what: str, error: BaseException, whose_python: str = "workers'") 
     return PayloadError(message)
 
 
-def _loaded(frame: Opened, count: int) -> list[Any]:
+def _loaded(frame: Opened, count: int, *, with_sources: bool = True) -> list[Any]:
     if count == 1 and not frame.has_sources:
         return [pickle.loads(frame.stream, buffers=frame.buffers)]
     stream = io.BytesIO(frame.stream)
     if frame.has_sources:
-        shelf.install(pickle.load(stream))
+        sources = pickle.load(stream)
+        if with_sources:
+            shelf.install(sources)
     unpickler = pickle.Unpickler(stream, buffers=frame.buffers)
     return [unpickler.load() for _ in range(count)]

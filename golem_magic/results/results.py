@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, overload
@@ -14,6 +15,7 @@ from golem_magic.model import Failure, JobId, JobSnapshot, OnError, Timing
 from golem_magic.results.passes import Coming, PairIterator, ResultIterator, There, Values
 from golem_magic.results.published import Failed, Published
 from golem_magic.results.retries import Retries, timings_of
+from golem_magic.results.table import Given, library, table
 from golem_magic.share import holds
 from golem_magic.share.layout import Done
 from golem_magic.share.logs import Logs, read_logs
@@ -117,6 +119,31 @@ class Results:
         __tracebackhide__ = True
         return list(self)
 
+    def to_frame(self) -> Any:
+        """All tasks as a table, a pandas ``DataFrame``, waiting for them; whatever fails is in the table.
+
+        Its index is that of the tasks. ``input`` is what a task was given, ``output`` its value, ``error``
+        the exception where there is none, ``seconds`` what it took and ``host`` where. Inputs that have
+        names for their parts become columns of their own by
+        ``frame.join(pandas.DataFrame(list(frame["input"])))``.
+
+        Raises:
+            JobError: pandas is not there, or this job frees what has been read (``keep="unread"``).
+            ShareError: Inputs or results cannot be read.
+            Exception: What ended the inputs early, if something did, as at the end of a loop.
+        """
+        __tracebackhide__ = True
+        if self._published.frees:
+            job = self.job_id[:8]
+            message = f"job {job} frees inputs and results as they are read (keep='unread'): iterate over it"
+            raise JobError(message)
+        library()  # or nobody needs to wait
+        given = list(self._given())
+        error = self._published.source_error()
+        if error is not None:
+            raise error
+        return table(self._dispatcher.paths, given, self.timings())
+
     def errors(self) -> dict[int, BaseException]:
         """The exceptions of the tasks that have failed so far, by task index."""
         failed = self._failed()
@@ -206,6 +233,19 @@ class Results:
             self._cached = (entry, self._published.read(entry))
         outcome = self._cached[1][position - entry.start]
         return self._published.settled(position, outcome) if type(outcome) is Failure else outcome
+
+    def _given(self) -> Iterator[Given]:
+        """What each task gave, waiting for it; of those that will give nothing, why."""
+        __tracebackhide__ = True
+        for position in itertools.count():
+            if self._published.wait_for(position) is None:
+                n_tasks = self._dispatcher.n_tasks
+                if position >= (self._dispatcher.snapshot().n_staged if n_tasks is None else n_tasks):
+                    return
+                yield Given(None, self._published.absence(position))
+                continue
+            outcome = self._outcome(position)
+            yield Given(None, outcome.error) if type(outcome) is Failed else Given(outcome)
 
     def _failed(self) -> Iterator[tuple[int, Any]]:
         """The tasks that have failed in the job itself, with what has become of them, without waiting."""

@@ -174,10 +174,16 @@ def _close(fd: int, path: str) -> None:
 
 
 class InputReader:
-    """Finds inputs by task index; reopens the growing files at every look."""
+    """Finds inputs by task index; reopens the growing files at every look.
 
-    def __init__(self, paths: JobPaths) -> None:
+    Args:
+        paths: Of the job.
+        is_worker: Let the user's modules mean what came with the inputs; elsewhere they stay what they are.
+    """
+
+    def __init__(self, paths: JobPaths, *, is_worker: bool = True) -> None:
         self._paths = paths
+        self._is_worker = is_worker
         self._starts: list[int] = []
         self._records: list[Record] = []
         self._cached: tuple[object, Sequence[Any]] = (None, ())
@@ -280,7 +286,10 @@ class InputReader:
             with files.explained("read", path), open(path, "rb", buffering=0, opener=files.open_own) as log:
                 log.seek(record.offset)
                 frame = _fetch(log, record.size, record.checksum, what)
-            block: Sequence[Any] = payload.unpack(frame, self._words_for(record))  # no trouble of the share
+            whose = "workers'" if self._is_worker else "notebook's"
+            block: Sequence[Any] = payload.unpack(  # no trouble of the share
+                frame, self._words_for(record), whose, with_sources=self._is_worker
+            )
             if len(block) < record.skip + record.n_tasks:
                 message = f"{what} holds {len(block)} inputs, {record.skip + record.n_tasks} expected"
                 raise FormatError(message)
