@@ -18,6 +18,7 @@ AHEAD_S = 2.0  # how far a stream is drawn ahead of the work, in seconds of it; 
 WINDOW_PER_WORKER = 32  # and in tasks per worker, while nothing is known
 MOST_AT_ONCE = 1 << 16
 MOST_BAD_PLACEMENTS = 3  # in a row, without any outcome in between
+ALIVE = (PlacementState.PENDING, PlacementState.RUNNING)  # of these workers run, or are still to come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,10 @@ class Seen:
         free_s: For how long there have been some without a break.
         trouble_s: Seconds since the engine last answered, 0 if it did.
         refused: The engine refused for good.
-        n_bad: Placements in a row that are gone and brought no outcome.
+        n_bad: Placements in a row that are gone, or whose workers never came, and brought no outcome.
+        n_strays: Workers at work that the engine does not count: it forgot them, or takes them for ended.
+        n_absent: Workers that the engine counts and that never came.
+        n_slots: Workers that the engine can run at once, None if that is not known now.
         is_hopeless: The job cannot be done: the client that was drawing the inputs has died over
             it, or the set-up function raises.
         may_place: This client is the one that places workers.
@@ -64,6 +68,9 @@ class Seen:
     trouble_s: float = 0.0
     refused: bool = False
     n_bad: int = 0
+    n_strays: int = 0
+    n_absent: int = 0
+    n_slots: int | None = None
     is_cancelled: bool = False
     is_hopeless: bool = False
     may_place: bool = True
@@ -166,15 +173,16 @@ def n_to_show(flow: Flow) -> int:
 
 def n_alive(placements: Mapping[NativeId, PlacementStatus]) -> int:
     """Workers that run or are still to come, by the engine's word."""
-    return sum(
-        status.n_workers - status.n_ended
-        for status in placements.values()
-        if status.state in (PlacementState.PENDING, PlacementState.RUNNING)
-    )
+    return sum(status.n_workers - status.n_ended for status in placements.values() if status.state in ALIVE)
 
 
 def _is_lost(lease: SilentLease, lease_s: float) -> bool:
     return lease.worker_ended or lease.silent_s > lease_s
+
+
+def _n_to_count_on(seen: Seen) -> int:
+    """Workers that work or may still come."""
+    return n_alive(seen.placements) - seen.n_absent + seen.n_strays
 
 
 def _missing_workers(seen: Seen) -> int:
@@ -182,7 +190,7 @@ def _missing_workers(seen: Seen) -> int:
         return 0
     if seen.placements and seen.free_s < SETTLE_S:
         return 0
-    return max(0, min(seen.workers - n_alive(seen.placements), seen.n_free))
+    return max(0, min(seen.workers - _n_to_count_on(seen), seen.n_free))
 
 
 def _has_failed(seen: Seen) -> bool:
@@ -191,4 +199,6 @@ def _has_failed(seen: Seen) -> bool:
         return False
     if seen.trouble_s > PATIENCE_S[bool(seen.placements)]:  # what it last said of workers is old news
         return True
-    return not n_alive(seen.placements) and (seen.refused or seen.n_bad >= MOST_BAD_PLACEMENTS)
+    if seen.n_slots and seen.n_absent >= seen.n_slots:  # every slot there is waits for one that never comes
+        return True
+    return _n_to_count_on(seen) <= 0 and (seen.refused or seen.n_bad >= MOST_BAD_PLACEMENTS)

@@ -196,8 +196,9 @@ def test_a_worker_that_is_killed_is_replaced(client: Client, tmp_path: Path) -> 
     folder = str(tmp_path)
 
     def note(x: int) -> int:
-        with open(f"{folder}/keeper", "w") as file:
+        with open(f"{folder}/part", "w") as file:
             file.write(str(os.getppid()))
+        os.rename(f"{folder}/part", f"{folder}/keeper")
         limit = time.monotonic() + 60
         while x == 3 and not os.path.exists(f"{folder}/gate") and time.monotonic() < limit:
             time.sleep(0.005)

@@ -141,6 +141,30 @@ TABLE: list[tuple[str, Seen, list[Action]]] = [
         [Place(2)],
     ),
     ("bad ones while others run", replace(BUSY, n_bad=MOST_BAD_PLACEMENTS), []),
+    (
+        "workers that the engine forgot are counted on while they work",
+        replace(BUSY, n_free=9, free_s=9, placements=UNKNOWN, n_strays=2),
+        [],
+    ),
+    ("one of them", replace(BUSY, n_free=9, free_s=9, placements=UNKNOWN, n_strays=1), [Place(1)]),
+    ("workers that never came are replaced", replace(BUSY, n_free=9, free_s=9, n_absent=1), [Place(1)]),
+    (
+        "three times",
+        replace(BUSY, n_free=9, free_s=9, n_absent=2, n_bad=MOST_BAD_PLACEMENTS, n_slots=9),
+        [FAILED],
+    ),
+    ("not where they hold all the slots", replace(BUSY, n_free=9, free_s=9, n_absent=2, n_slots=2), [FAILED]),
+    (
+        "which is no matter while somebody works",
+        replace(BUSY, n_free=9, free_s=9, n_absent=2, n_slots=2, leases=(ALIVE,)),
+        [Place(2)],
+    ),
+    ("a cluster without slots may get some", replace(BUSY, n_free=9, free_s=9, n_slots=0), []),
+    (
+        "a refused replacement while strays work",
+        replace(BUSY, refused=True, placements=UNKNOWN, n_strays=1, n_free=9),
+        [],
+    ),
 ]
 
 
@@ -191,6 +215,9 @@ situations = st.builds(
     trouble_s=st.floats(0, 200),
     refused=st.booleans(),
     n_bad=counts,
+    n_strays=counts,
+    n_absent=counts,
+    n_slots=st.none() | counts,
     is_cancelled=st.booleans(),
     is_hopeless=st.booleans(),
     may_place=st.booleans(),
@@ -213,7 +240,11 @@ def test_what_holds_in_every_situation(seen: Seen) -> None:
         assert seen.may_place
         assert not seen.is_cancelled
         assert not finishes
-        assert 1 <= place.count <= min(seen.n_free, seen.workers - n_alive(seen.placements))
+        assert (
+            1
+            <= place.count
+            <= min(seen.n_free, seen.workers - n_alive(seen.placements) + seen.n_absent - seen.n_strays)
+        )
     lost = {lease.name: lease for lease in seen.leases if is_lost(lease)}
     healed = {action.name: action for action in actions if isinstance(action, Close | Condemn)}
     assert all(isinstance(action, Condemn) == lost[name].is_deadly for name, action in healed.items())

@@ -17,10 +17,11 @@ from typing import Protocol
 
 from golem_magic.clock import Clock, wall_time
 from golem_magic.dispatcher.healing import Healer
-from golem_magic.dispatcher.placements import Placements, Site
+from golem_magic.dispatcher.placements import Placements
 from golem_magic.dispatcher.reading import Reading
-from golem_magic.dispatcher.reasons import no_workers
+from golem_magic.dispatcher.reasons import never_came, no_workers
 from golem_magic.dispatcher.rivals import Rivals
+from golem_magic.dispatcher.site import Site
 from golem_magic.errors import FormatError, GolemMagicError, JobError, ShareError
 from golem_magic.model import Failure, JobSnapshot, JobState
 from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
@@ -225,10 +226,9 @@ class Dispatcher:
         for action in plan(self._see()):
             match action:
                 case Place(count):
-                    self._placements.place(count)
-                    self._free_since_s = None
+                    self._free_since_s = None if self._placements.place(count) else self._free_since_s
                 case Close(name):
-                    self._healer.close(name)
+                    self._placements.excuse(self._healer.close(name))
                 case Condemn(name):
                     self._healer.condemn(name)
                 case Finish(state):
@@ -253,18 +253,25 @@ class Dispatcher:
         self._placements.ask(n_outcomes=self.book.n_outcomes, eagerly=eagerly)
         self._open = self.book.open_leases()
         n_free = self._count_free()
+        leases = self._healer.watch(self._open, self._placements.word_on)
+        is_worked_at = any(lease.silent_s <= self.manifest.lease_s for lease in leases)
+        absence = self._placements.absence
+        absence.look(self._placements.statuses, is_idle=bool(n_free) and not is_worked_at)
         return Seen(
             n_tasks=self.n_tasks,
             n_outcomes=self.book.n_outcomes,
             n_free=n_free,
             free_s=0.0 if self._free_since_s is None else self._clock.now() - self._free_since_s,
-            leases=self._healer.watch(self._open, self._placements.has_ended),
+            leases=leases,
             lease_s=self.manifest.lease_s,
             placements=self._placements.statuses,
             workers=self.manifest.workers,
             trouble_s=self._placements.trouble_s,
             refused=self._placements.refused,
             n_bad=len(self._placements.bad),
+            n_strays=self._healer.n_strays,
+            n_absent=self._placements.n_absent,
+            n_slots=absence.n_slots,
             is_cancelled=self._is_cancelled,
             is_hopeless=self.fatal is not None or self._is_orphaned(),
             may_place=not self._rivals.any_newer,
@@ -302,7 +309,8 @@ class Dispatcher:
                 return
             self._clock.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.5)
-        self._placements.end()
+        while not self._placements.end() and self._clock.now() < until + TIDY_S:
+            self._clock.sleep(pause_s)
 
     # -- the picture -----------------------------------------------------------------------------------
 
@@ -332,9 +340,11 @@ class Dispatcher:
         if self._is_orphaned():
             return self._half_staged()
         placed = self._placements
-        return placed.trouble or no_workers(
-            self.paths, self.manifest, self._site, placed.bad.values(), placed.last_words()
-        )
+        if placed.trouble is not None:
+            return placed.trouble
+        if placed.n_absent:
+            return never_came(placed.n_absent, placed.absence.n_slots)
+        return no_workers(self.paths, self.manifest, self._site, placed.bad.values(), placed.last_words())
 
     def _publish(self) -> None:
         if not self._state.is_final:
@@ -378,8 +388,8 @@ class Dispatcher:
     def _note(self) -> str:
         if self.error is not None:
             return str(self.error)
-        if self._placements.trouble is not None and not self._state.is_final:
-            return f"the engine does not answer, asking again: {self._placements.trouble}"
-        if self._site.engine is None and not self._state.is_final:
+        if self._state.is_final:
+            return self._share_note or self.hint
+        if self._site.engine is None:
             return f"only watched: its engine, {self.manifest.engine}, is not set up here"
-        return self._share_note or self.hint
+        return self._share_note or self._placements.note(self.manifest.workers) or self.hint

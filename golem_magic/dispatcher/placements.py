@@ -4,15 +4,17 @@ The id of a placement is on the share before the engine knows it, and is used
 again until the engine has answered: asking twice places once.
 """
 
-import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import replace
+from functools import partial
 
 from golem_magic.clock import Clock
-from golem_magic.engines.base import Engine, KeepsOutput
+from golem_magic.dispatcher.absence import Absence
+from golem_magic.dispatcher.courier import Courier
+from golem_magic.dispatcher.site import Site
+from golem_magic.engines.base import KeepsOutput
 from golem_magic.errors import EngineError
 from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
 from golem_magic.share import files
@@ -21,69 +23,73 @@ from golem_magic.share.layout import JobPaths
 ASK_S = (0.1, 3.0)  # pauses between two questions to the engine, growing
 EAGER_ASK_S = 0.25  # the longest pause while there is work that nobody holds, on a local engine
 RETRY_S = (0.2, 5.0)  # pauses between two requests that the engine did not answer
+FORGET_S = 10.0  # after the last wish for workers, trouble with placing them is forgotten
 END_S = 1.0  # between two wishes that workers be gone
-
-Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """Where a job runs.
-
-    Attributes:
-        engine: Gives the engine; called in the dispatcher's thread, when first needed. None
-            if it is not ours to use: then the job is only watched and healed.
-        lock: Held while the engine is used: it serves all jobs of a client.
-        argv: The worker's command, up to and including the manifest's digest.
-        label: Free text shown with placements.
-        owner: Free text shown with placements.
-        share_is_local: All workers see the share without slow caches.
-    """
-
-    engine: Callable[[], Engine] | None
-    lock: threading.Lock
-    argv: tuple[str, ...]
-    label: str
-    owner: str
-    share_is_local: bool
+SILENT_S = 3.0  # an answer that takes longer is told to be missing; chosen by feel
 
 
 class Placements:
     """All placements of one job; used by its dispatcher's thread alone.
 
     Attributes:
-        trouble: Why the engine could not be reached or refused, None if it answered last.
-        refused: It refused for good to place workers.
+        refused: It refused for good to place workers, when last asked.
         statuses: The engine's newest word on each placement.
+        absence: Which of the workers placed have not come.
     """
 
     def __init__(self, paths: JobPaths, site: Site, clock: Clock) -> None:
         self._paths = paths
         self._site = site
         self._clock = clock
+        self._courier = Courier(site, clock)
+        self.absence = Absence(paths, self._courier, clock)
         self.statuses: dict[NativeId, PlacementStatus] = {}
-        self.trouble: EngineError | None = None
-        self._trouble_since_s: float | None = None
+        self._troubles: dict[str, tuple[EngineError, float]] = {}  # what failed, why, since when
         self.refused = False
         self._wish: tuple[NativeId, int] | None = None
         self._n_placed = 0
         self._ask_at_s = 0.0
         self._ask_pause_s = ASK_S[0]
-        self._retry_at_s = self._end_at_s = 0.0
+        self._retry_at_s = self._end_at_s = self._wanted_at_s = 0.0
         self._bad: dict[NativeId, PlacementStatus] = {}
+        self._excused: set[str] = set()
+        self._asked: dict[NativeId, int] = {}
         self._n_outcomes = 0
         self._n_outcomes_at: dict[NativeId, int] = {}  # when it was placed
         self._recover()
 
     @property
+    def trouble(self) -> EngineError | None:
+        """Why the engine could not be reached or refused, None if all was answered when last asked."""
+        return min(self._troubles.values(), key=lambda each: each[1])[0] if self._troubles else None
+
+    @property
     def trouble_s(self) -> float:
-        """Seconds since the engine last answered, 0 if it did."""
-        return 0.0 if self._trouble_since_s is None else self._clock.now() - self._trouble_since_s
+        """For how long something has failed whenever it was tried, 0 if nothing has."""
+        return max((self._clock.now() - since for _, since in self._troubles.values()), default=0.0)
+
+    def note(self, planned: int) -> str:
+        """What the user should know of the engine and of workers that do not come; empty if all is well."""
+        if self.trouble is not None:
+            return f"the engine does not answer, asking again: {self.trouble}"
+        if self._courier.busy_s > SILENT_S:
+            return f"the engine has owed an answer for {self._courier.busy_s:.0f} s; what runs goes on"
+        return self.absence.note(planned)
 
     @property
     def bad(self) -> Mapping[NativeId, PlacementStatus]:
-        """Placements in a row that are gone and brought no outcome."""
-        return self._bad
+        """Placements in a row that are gone, or whose workers never came, and brought no outcome."""
+        absent = {
+            native: status
+            for native, status in self.statuses.items()
+            if self.absence.is_whole(native, status) and self._is_fruitless(native)
+        }
+        return {**self._bad, **absent}
+
+    @property
+    def n_absent(self) -> int:
+        """Workers that the engine counts as running and that have not come for long."""
+        return sum(self.absence.n_absent(native, status) for native, status in self.statuses.items())
 
     @property
     def unfinished(self) -> list[NativeId]:
@@ -92,11 +98,17 @@ class Placements:
             native for native, status in self.statuses.items() if status.state is not PlacementState.ENDED
         ]
 
-    def place(self, count: int) -> None:
-        """Ask for workers, unless the engine was in trouble a moment ago."""
-        now = self._clock.now()
-        if now < self._retry_at_s:
-            return
+    def word_on(self, worker: str) -> PlacementState:
+        """What the engine says of the placement that a worker belongs to."""
+        placement = worker.partition("-")[0]
+        states = [status.state for native, status in self.statuses.items() if native.startswith(placement)]
+        return states[0] if states else PlacementState.UNKNOWN
+
+    def place(self, count: int) -> bool:
+        """Ask for workers, unless the engine was in trouble a moment ago; whether it was asked."""
+        now = self._wanted_at_s = self._clock.now()
+        if now < self._retry_at_s or self._courier.is_at("place"):
+            return False
         if self._wish is None:
             self._wish = (NativeId(uuid.uuid4().hex), count)
         native_id, count = self._wish
@@ -108,53 +120,98 @@ class Placements:
             label=self._site.label,
             owner=self._site.owner,
         )
-        if self._tell(lambda engine: engine.submit(spec)) is None:
-            self.refused = self.trouble is not None and not self.trouble.transient
-            self._retry_at_s = now + min(RETRY_S[1], max(RETRY_S[0], self.trouble_s / 2))
-            return
-        self._wish = None
-        self._n_outcomes_at[native_id] = self._n_outcomes
+        self._n_outcomes_at.setdefault(native_id, self._n_outcomes)
+        return self._courier.send(
+            "place",
+            lambda engine: engine.submit(spec),
+            partial(self._accepted, native_id, count),
+            self._not_accepted,
+        )
+
+    def _accepted(self, native_id: NativeId, count: int, _: object) -> None:
+        self._troubles.pop("place", None)
+        self._wish, self.refused = None, False
+        self._asked[native_id] = count
         self.statuses[native_id] = PlacementStatus(state=PlacementState.PENDING, n_workers=count)
         self._n_placed += count
         self._ask_pause_s = ASK_S[0]
-        self._ask_at_s = now + self._ask_pause_s
+        self._ask_at_s = self._clock.now() + self._ask_pause_s
+
+    def _not_accepted(self, error: EngineError) -> None:
+        self._note_trouble("place", error)
+        self.refused = not error.transient
+        self._retry_at_s = self._clock.now() + min(RETRY_S[1], max(RETRY_S[0], self.trouble_s / 2))
 
     def ask(self, *, n_outcomes: int, eagerly: bool = False, now: bool = False) -> None:
-        """Ask about all placements that have not ended, at growing intervals.
+        """Take in what the engine has answered; ask about what has not ended, at growing intervals.
 
         Args:
             n_outcomes: Outcomes there are; new ones forgive placements that ended badly.
             eagerly: There is work that nobody holds, so news matters.
             now: Whatever the interval.
         """
-        if self._clock.now() < self._ask_at_s and not now:
+        if n_outcomes > self._n_outcomes:
+            self._bad.clear()
+            self._n_outcomes = n_outcomes
+        self._courier.collect()
+        if self._clock.now() - self._wanted_at_s > FORGET_S:
+            self._troubles.pop("place", None)  # nobody minds any more
+        if self._courier.is_at("ask") or (self._clock.now() < self._ask_at_s and not now):
             return
         longest_s = EAGER_ASK_S if eagerly and self._site.share_is_local else ASK_S[1]
         self._ask_pause_s = min(1.5 * self._ask_pause_s, longest_s)
         self._ask_at_s = self._clock.now() + self._ask_pause_s
-        ids = self.unfinished
-        answers = self._tell(lambda engine: engine.poll(ids)) if ids else None
-        if answers is None:
-            return
-        self.statuses.update(answers)
-        self._judge(answers, n_outcomes)
+        is_unanswered = self._wish is not None and not self._courier.is_at("place")
+        ids = self.unfinished + ([self._wish[0]] if self._wish and is_unanswered else [])
+        if ids:
+            self._courier.send("ask", lambda engine: engine.poll(ids), self._told, self._not_told)
 
-    def _judge(self, answers: Mapping[NativeId, PlacementStatus], n_outcomes: int) -> None:
-        """Placements that are gone without an outcome since they were made are bad; any outcome forgives."""
-        if n_outcomes > self._n_outcomes:
-            self._bad.clear()
-            self._n_outcomes = n_outcomes
-        for native, status in answers.items():
+    def _told(self, answers: Mapping[NativeId, PlacementStatus]) -> None:
+        self._troubles.pop("ask", None)
+        wish, n_wished = self._wish or ("", 0)
+        for native, told in answers.items():
+            status = _at_most(told, self._asked.get(native, told.n_workers))
+            if native == wish:
+                if status.state is PlacementState.UNKNOWN:
+                    continue
+                self._accepted(native, n_wished, None)  # only the answer to our request was lost
+            self.statuses[native] = status
             is_gone = status.state in (PlacementState.ENDED, PlacementState.UNKNOWN)
-            if is_gone and self._n_outcomes_at.get(native, 0) == n_outcomes:
+            if is_gone and self._is_fruitless(native):
                 self._bad[native] = status
 
-    def end(self) -> None:
-        """Wish all workers gone; repeated wishes are spaced out."""
+    def _not_told(self, error: EngineError) -> None:
+        self._note_trouble("ask", error)
+        self._ask_at_s = self._clock.now() + self._ask_pause_s
+
+    def _note_trouble(self, what: str, error: EngineError) -> None:
+        _, since_s = self._troubles.get(what, (error, self._clock.now()))
+        self._troubles[what] = (error, since_s)
+
+    def _is_fruitless(self, native: NativeId) -> bool:
+        """Whether there has been no outcome, by anybody, since it was placed."""
+        return native[:8] not in self._excused and self._n_outcomes_at.get(native, 0) == self._n_outcomes
+
+    def excuse(self, worker: str) -> None:
+        """Forgive the placement of a worker that was lost with a lease: that counts against its tasks."""
+        placement = worker.partition("-")[0]
+        self._excused.add(placement)
+        self._bad = {native: each for native, each in self._bad.items() if native[:8] != placement}
+
+    def end(self) -> bool:
+        """Wish all workers gone, repeatedly but not too often; False while another word is on its way."""
         ids = self.unfinished + ([self._wish[0]] if self._wish else [])
-        if ids and self._clock.now() >= self._end_at_s:
-            self._end_at_s = self._clock.now() + END_S
-            self._tell(lambda engine: engine.cancel(ids))
+        if not ids or self._clock.now() < self._end_at_s:
+            return True
+        if not self._courier.send(
+            "end",
+            lambda engine: engine.cancel(ids),
+            lambda _: None,
+            lambda error: self._note_trouble("ask", error),
+        ):
+            return self._site.engine is None
+        self._end_at_s = self._clock.now() + END_S
+        return True
 
     def last_words(self) -> str:
         """The last error line of bad placements, as far as the engine keeps it; else empty."""
@@ -169,32 +226,18 @@ class Placements:
                     return lines[-1]
         return ""
 
-    def has_ended(self, worker: str) -> bool:
-        """Whether the engine says that a worker's whole placement has ended."""
-        placement = worker.partition("-")[0]
-        return any(
-            native.startswith(placement) and status.state is PlacementState.ENDED
-            for native, status in self.statuses.items()
-        )
-
-    def _tell(self, word: Callable[[Engine], Answer]) -> Answer | None:
-        """Use the engine; None, and a note of the trouble, if it could not be used."""
-        if self._site.engine is None:
-            return None
-        try:
-            with self._site.lock:
-                answer = word(self._site.engine())
-        except EngineError as error:
-            self.trouble = error
-            if self._trouble_since_s is None:
-                self._trouble_since_s = self._clock.now()
-            return None
-        self.trouble, self._trouble_since_s = None, None
-        return answer
-
     def _recover(self) -> None:
         """Know what earlier clients of this job placed."""
         for name in files.names(self._paths.placements):
             count = int(files.read_link(f"{self._paths.placements}/{name}") or 0)
             self.statuses[NativeId(name)] = PlacementStatus(state=PlacementState.PENDING, n_workers=count)
+            self._asked[NativeId(name)] = count
             self._n_placed += count
+
+
+def _at_most(status: PlacementStatus, n_asked: int) -> PlacementStatus:
+    """What an engine says, without workers that nobody has asked for."""
+    if status.n_workers <= n_asked:
+        return status
+    n_ended = n_asked - min(status.n_workers - status.n_ended, n_asked)
+    return replace(status, n_workers=n_asked, n_ended=n_ended, n_errored=min(status.n_errored, n_ended))

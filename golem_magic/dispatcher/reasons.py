@@ -1,8 +1,8 @@
-"""Why a job is given up when its workers end before they publish anything."""
+"""Why a job is given up when its workers end before they publish anything, or never come."""
 
 from collections.abc import Collection
 
-from golem_magic.dispatcher.placements import Site
+from golem_magic.dispatcher.site import Site
 from golem_magic.errors import NoWorkersError
 from golem_magic.model import PlacementStatus
 from golem_magic.share import files
@@ -40,5 +40,15 @@ def no_workers(
         f"{what}, or opened a log; the last word was: {said}. On their machines either {python} is not "
         f"there, or the share {share} is not to be seen: set `python` and `share` to what they have "
         f"(Python {manifest.python})"
+    )
+    return NoWorkersError(message)
+
+
+def never_came(n_absent: int, n_slots: int | None) -> NoWorkersError:
+    """The error for workers that machines were given and never started."""
+    slots = f", and no other slot is there (of {n_slots})" if n_slots and n_absent >= n_slots else ""
+    message = (
+        f"{n_absent} workers were handed to machines and never came{slots}: restart Golem's workers there, "
+        f"then attach to the job or map again"
     )
     return NoWorkersError(message)

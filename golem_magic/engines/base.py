@@ -105,6 +105,18 @@ class TellsNodes(Protocol):
 
 
 @runtime_checkable
+class TellsStarted(Protocol):
+    """What an engine adds if it can tell workers that wait from those that it has handed to machines."""
+
+    def n_started(self, native_id: NativeId) -> int | None:
+        """How many workers of a placement were handed to machines so far; None if it cannot be known.
+
+        Raises:
+            EngineError: The engine was not reached.
+        """
+
+
+@runtime_checkable
 class KeepsOutput(Protocol):
     """What an engine adds if it keeps what its processes print."""
 

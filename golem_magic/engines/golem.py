@@ -204,6 +204,22 @@ class GolemEngine:
             raise EngineError(message, transient=True)
         return [Node(_host(node), _count(node, "MaxJobs"), _count(node, "RunningJobs")) for node in nodes]
 
+    def n_started(self, native_id: NativeId) -> int | None:
+        """How many tasks of a job were handed to nodes; None if neither nodes nor log can tell.
+
+        While a node has a free slot nothing waits. Otherwise the master's log tells, if it is served.
+        """
+        job = self._job(native_id)
+        if job is None:
+            return None
+        if _is_any_free(self._nodes() or []):
+            return job.total
+        log = self.output(native_id, "log")
+        begun = {
+            tuple(line.split()[3:5]) for line in (log or "").splitlines() if line.startswith("SUBMITTED ")
+        }
+        return None if log is None else sum(words[:1] == (native_id,) for words in begun)
+
     def output(self, native_id: NativeId, kind: Literal["out", "err", "log"]) -> str | None:
         """What the tasks of a job printed, or the master's log of them; None where there is none.
 
@@ -345,16 +361,14 @@ def _parsed_job(answer: Answer) -> _Job:
     record = _record(answer)
     try:
         progress = record["Progress"]
-        return _Job(
-            state=str(record["State"]),
-            status=str(record["Status"]),
-            total=int(progress["Total"]),
-            finished=int(progress["Finished"]),
-            errored=int(progress["Errored"]),
-        )
-    except (KeyError, TypeError, ValueError):
+        total, finished, errored = (int(progress[key]) for key in ("Total", "Finished", "Errored"))
+        job = _Job(str(record["State"]), str(record["Status"]), total, finished, errored)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        job = None
+    if job is None or min(job.total, job.finished, job.errored) < 0:
         message = "the job's record has another shape"
-        raise answer.unexpected(message) from None
+        raise answer.unexpected(message)
+    return job
 
 
 def _n_busy(nodes: list[dict[str, Any]]) -> int:
@@ -363,8 +377,11 @@ def _n_busy(nodes: list[dict[str, Any]]) -> int:
 
 def _n_lost(job: _Job, nodes: list[dict[str, Any]]) -> int:
     """How many unfinished tasks of a job neither wait nor run; see :class:`GolemEngine`."""
-    is_any_free = any(_count(node, "RunningJobs") < _count(node, "MaxJobs") for node in nodes)
-    return max(0, job.total - job.n_ended - _n_busy(nodes)) if is_any_free else 0
+    return max(0, job.total - job.n_ended - _n_busy(nodes)) if _is_any_free(nodes) else 0
+
+
+def _is_any_free(nodes: list[dict[str, Any]]) -> bool:
+    return any(_count(node, "RunningJobs") < _count(node, "MaxJobs") for node in nodes)
 
 
 def _count(node: Mapping[str, Any], key: str) -> int:

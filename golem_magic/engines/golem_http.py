@@ -37,7 +37,7 @@ class Answer:
         """
         try:
             return json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = "the answer is not JSON"
             raise self.unexpected(message) from None
 
@@ -216,7 +216,7 @@ def _translated(error: requests.RequestException, request: str, wait_s: float) -
         case requests.ConnectionError() if "\\x15\\x03" in detail:  # a TLS alert where HTTP was expected
             return EngineError(f"{request} failed: TLS is spoken there: write https:// in server_url")
         case requests.ConnectionError() if "BadStatusLine" in detail and "'HTTP/" not in detail:
-            return _no_golem(request, f"no HTTP is spoken there: {_cause(error)}")
+            return _no_golem(request, f"no HTTP is spoken there: {_cause(error)}", transient=False)
         case requests.ConnectionError() | requests.exceptions.ChunkedEncodingError():
             message = f"{request} failed ({_cause(error)}): {_why_unreached(detail)}"
             return EngineError(message, transient=True)
@@ -250,8 +250,10 @@ def _refusal(answer: Answer) -> EngineError:
     return EngineError(f"{answer.request} was refused ({said}): look into the master's log")
 
 
-def _no_golem(request: str, what: str) -> EngineError:
-    return EngineError(f"{request} did not reach a Golem master ({what}): check server_url and its port")
+def _no_golem(request: str, what: str, *, transient: bool = True) -> EngineError:
+    """No refusal: a gateway shows such pages while a master restarts, and a map asks before it writes."""
+    message = f"{request} did not reach a Golem master ({what}): check server_url and its port"
+    return EngineError(message, transient=transient)
 
 
 def _cause(error: BaseException) -> str:

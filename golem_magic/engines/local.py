@@ -148,6 +148,11 @@ class LocalEngine:
                 self.close()
         return [Node(socket.gethostname(), self.n_slots() or 0, 0)]
 
+    def n_started(self, native_id: NativeId) -> int | None:
+        """How many workers of a placement were started so far; None if it is not known."""
+        golem = self._find()
+        return None if golem is None else golem.n_started(native_id)
+
     def output(self, native_id: NativeId, kind: Literal["out", "err", "log"]) -> str | None:
         """What the processes of a placement printed, or the master's log of them; None if it is not known."""
         golem = self._find()

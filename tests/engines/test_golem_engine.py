@@ -327,7 +327,7 @@ def test_an_answer_that_does_not_name_the_job_is_no_success(
     with pytest.raises(EngineError, match="does not name the job") as caught:
         engine.submit(recorder(tmp_path))
 
-    assert not caught.value.transient
+    assert caught.value.transient  # asked again, under the same id
 
 
 def test_a_job_that_is_refused_as_known_and_then_forgotten_can_be_asked_for_again(

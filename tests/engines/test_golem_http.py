@@ -40,12 +40,12 @@ def engine(golem: GolemDouble) -> Iterator[GolemEngine]:
         ("400", False, r"was refused \(400, unexpected EOF\)"),
         ("500", True, "500, internal trouble"),
         ("close", True, "connection broke"),
-        ("garbage", False, "not JSON"),
-        ("truncated", False, "not JSON"),
+        ("garbage", True, "not JSON"),
+        ("truncated", True, "not JSON"),
         ("half-head", True, "connection broke"),
         ("half-body", True, "connection broke"),
-        ("html", False, "did not reach a Golem master"),
-        ("elsewhere", False, "did not reach a Golem master"),
+        ("html", True, "did not reach a Golem master"),
+        ("elsewhere", True, "did not reach a Golem master"),
     ],
 )
 def test_a_fault_names_the_url_the_reason_and_the_next_step(
@@ -169,7 +169,7 @@ def test_a_redirect_is_not_followed(golem: GolemDouble, engine: GolemEngine, tmp
     with pytest.raises(EngineError, match="did not reach a Golem master") as caught:
         engine.submit(recorder(tmp_path))
 
-    assert not caught.value.transient
+    assert caught.value.transient  # a gateway may say so while the master restarts
     assert golem.seen == ["POST /jobs/"]
 
 

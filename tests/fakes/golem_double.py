@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from fakes.golem_double_cluster import Cluster
 from fakes.golem_double_go import GoError, HandlerCrash, Request, Server, read_jsonfile, read_lines
@@ -35,6 +35,9 @@ FaultKind = Literal[
     "elsewhere",
     "moved",
     "away",
+    "numbers",
+    "nested",
+    "page-500",
 ]
 
 
@@ -85,6 +88,7 @@ class GolemDouble:
         is_old: Writes what masters before May 2013 wrote, and no log.
         stops_ignored: So many stops to come are answered 200 and ignored.
         stops_refused: So many stops to come are answered 417.
+        lie: Changes what is said of a job, as long as it is set.
         seen: Method and path of every request, in order.
     """
 
@@ -97,6 +101,7 @@ class GolemDouble:
     is_old: bool = False
     stops_ignored: int = 0
     stops_refused: int = 0
+    lie: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     faults: list[Fault] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
@@ -105,9 +110,7 @@ class GolemDouble:
         for slots in self.slots:
             self.cluster.add_node(slots)
         self.closing = threading.Event()
-        self._server = Server(self.answer, self.tls)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="golem-double")
-        self._thread.start()
+        self._listen(0)
 
     @property
     def url(self) -> str:
@@ -125,11 +128,24 @@ class GolemDouble:
         if self.closing.is_set():
             return
         self.closing.set()
+        self.go_away()
+        self.cluster.close()
+
+    def go_away(self) -> None:
+        """Stop listening and break all connections, as a machine that restarts. The nodes work on."""
         self._server.shutdown()
         self._server.break_connections()
         self._server.server_close()
         self._thread.join()
-        self.cluster.close()
+
+    def come_back(self) -> None:
+        """Listen again, at the same address."""
+        self._listen(self._server.server_address[1])
+
+    def _listen(self, port: int) -> None:
+        self._server = Server(self.answer, self.tls, port)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="golem-double")
+        self._thread.start()
 
     def restart(self, *, zombies: bool = False) -> None:
         """As a new master in the same directory: no job is known; its old workers may be zombies."""
@@ -216,7 +232,8 @@ class GolemDouble:
             if not job_id:
                 return _listing([job.as_json() for job in self.cluster.jobs.values()])
             if job_id in self.cluster.jobs:
-                return _json_reply(to_go_json(self.cluster.jobs[job_id].as_json()))
+                told: dict[str, Any] = self.cluster.jobs[job_id].as_json()
+                return _json_reply(to_go_json(self.lie(told) if self.lie else told))
         return failure(404, f"job {job_id} not found")
 
     def _post_job(self, request: Request, parts: list[str]) -> Reply:
@@ -359,6 +376,9 @@ FALSE_REPLIES: dict[FaultKind, Reply] = {
     "half-head": _json_reply(b'{"Items":[],"NumberOfItems":0}'),
     "half-body": _json_reply(b'{"Items":[],"NumberOfItems":0}'),
     "truncated": _json_reply(b'{"JobId":"x'),
+    "numbers": _json_reply(b'{"JobId":7,"Progress":[1,2,3],"State":null,"Items":{"a":1}}'),
+    "nested": _json_reply(b"[" * 100_000),
+    "page-500": Reply(500, {"Content-Type": "text/html"}, b"<html>oh\n<b>no</b></html>"),
     "html": Reply(200, {"Content-Type": "text/html"}, b"<html>Hello</html>"),
     "elsewhere": failure(404, "no such page on this web server"),
     "moved": Reply(301, {"Location": "/jobs/"}, b""),

@@ -63,18 +63,21 @@ class Server(socketserver.ThreadingTCPServer):
     Args:
         answer: May raise :class:`HandlerCrash` to close the connection without an answer.
         tls: Speaks TLS with it; None speaks plain HTTP.
+        port: Where to listen; 0 for any.
     """
 
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, answer: Callable[[Request], bytes], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, answer: Callable[[Request], bytes], tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> None:
         self.answer = answer
         self._tls = tls
         self._connections: set[socket.socket] = set()
         self._is_closing = False
         self._lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Connection)
+        super().__init__(("127.0.0.1", port), _Connection)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve one connection; with TLS, greet first."""
