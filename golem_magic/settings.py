@@ -52,6 +52,7 @@ class Settings:
         python: The workers' interpreter, program and arguments.
         auto_clean: Whether jobs that have reached their age are removed from the share now and then.
         state_dir: Folder of the embedded Golem's address file and logs; None for its default.
+        slurm_options: Further arguments of Slurm's ``sbatch``, one text as in a shell.
         notes: What was read and has no effect, in words.
     """
 
@@ -71,6 +72,7 @@ class Settings:
     python: tuple[str, ...] = (sys.executable,)
     auto_clean: bool = True
     state_dir: str | None = None
+    slurm_options: str | None = None
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def for_engine(self, engine: str) -> "Settings":
@@ -287,6 +289,7 @@ _RULES = {
     "python": _Rule(_command, "a program, or a list of a program and its arguments"),
     "auto_clean": _Rule(_flag, "true or false"),
     "state_dir": _Rule(_path, "the path of a folder"),
+    "slurm_options": _Rule(_text, "arguments of sbatch, one text as in a shell"),
 }
 _GOLEMIZE = {
     "serverURL": "server_url",

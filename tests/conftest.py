@@ -1,9 +1,10 @@
 """What every test stands on: tiers, a world of its own, programs that may be missing, and no leaks.
 
 Tiers: ``--unit`` runs only tests marked ``unit``; without it everything runs except ``slow``;
-``--slow`` adds those. ``GOLEM_MAGIC_REQUIRE=browser,bindfs`` turns "not installed, skipped" into a
-failure, so that a machine that should have a program cannot pass without it; ``everything`` among
-these names does so with every skip: for a machine where nothing is missing, root on Linux.
+``--slow`` adds those. Tests marked ``cluster("slurm")`` run only with ``--cluster=slurm``, or where
+``GOLEM_MAGIC_CLUSTER`` names it; several with commas. ``GOLEM_MAGIC_REQUIRE=browser,bindfs`` turns "not
+installed, skipped" into a failure, so that a machine that should have a program cannot pass without it;
+``everything`` among these names does so with every skip: for root on a Linux where nothing is missing.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ import pytest
 PROGRAMS = {
     "browser": (("chromium", "chromium-browser", "google-chrome"), "apt-get install -y chromium"),
     "bindfs": (("bindfs",), "apt-get install -y bindfs"),
+    "slurm": (("/usr/sbin/slurmctld",), "as root: bash tests/cluster/slurm-up /tmp/slurm"),
 }
 # Threads and children that foreign libraries keep on purpose for the life of the process.
 FOREIGN_THREADS = ("IPythonHistorySavingThread", "asyncio_", "IOPub", "pydevd", "pytest_timeout")
@@ -32,6 +34,8 @@ GRACE_S = 3.0  # chosen by feel: threads and children that are on their way out 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--unit", action="store_true", help="only tests without process, server or browser")
     parser.addoption("--slow", action="store_true", help="also the tests that take long")
+    named = os.environ.get("GOLEM_MAGIC_CLUSTER", "")
+    parser.addoption("--cluster", default=named, help="also the tests on these real clusters, such as slurm")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,6 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_in_tier(item: pytest.Item, config: pytest.Config) -> bool:
     if config.getoption("--unit") and "unit" not in item.keywords:
+        return False
+    clusters = {name for mark in item.iter_markers("cluster") for name in mark.args}
+    if clusters - set(config.getoption("--cluster").split(",")):
         return False
     return bool(config.getoption("--slow")) or "slow" not in item.keywords
 

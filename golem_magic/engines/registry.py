@@ -12,6 +12,7 @@ GROUP = "golem_magic.engines"
 BUILT_IN = {
     "local": "golem_magic.engines.local:LocalEngine",
     "golem": "golem_magic.engines.golem:GolemEngine",
+    "slurm": "golem_magic.engines.slurm:SlurmEngine",
 }
 
 

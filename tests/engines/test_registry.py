@@ -72,7 +72,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones_and_the_nearest() -> No
         load_engine("Golm", EngineOptions())
 
     assert "did you mean golem?" in str(caught.value)
-    assert "broken, golem, local, strange" in str(caught.value)
+    assert "broken, golem, local, slurm, strange" in str(caught.value)
 
 
 def test_the_built_in_table_is_that_of_the_metadata() -> None:
