@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "progress": "model",
     "autoload": "errors",
     "unattended": "clock errors model share",
-    "magics": "cells client errors model options outcomes progress results settings sources sources unattended",
+    "magics": "cells client errors model options outcomes progress results settings sources unattended",
     "cli": "autoload client engines errors model progress settings units",
     "golemize": "client errors options results settings",
     "__main__": "cli",

@@ -304,3 +304,29 @@ def test_a_long_task_that_holds_the_lock_runs_once_without_alarm(
     assert list(results) == [seconds]
     assert (tmp_path / "calls").read_text() == "call\n"
     assert notes == {""}
+
+
+# --- a task that takes the keeper with it ---
+
+
+@pytest.mark.parametrize(
+    "chunk_size", [pytest.param(1, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), "auto"]
+)
+def test_a_task_that_kills_its_whole_worker_is_named_too(client: Client, chunk_size: Any) -> None:
+    """Only the client is left to tell: it blames the task that was alone in every worker that was lost."""
+    names = cell(
+        "import os, signal, time\n"
+        "def f(x):\n"
+        "    if x == 50:\n"
+        "        os.kill(os.getppid(), signal.SIGKILL)\n"
+        "        time.sleep(60)\n"
+        "    return -x\n"
+    )
+    results = client.map(names["f"], range(N_TASKS), chunk_size=chunk_size, on_error="return")
+    values = list(results)
+    assert [value for value in values if not isinstance(value, BaseException)] == [
+        -x for x in range(N_TASKS) if x != BAD
+    ]
+    assert isinstance(values[BAD], WorkerDied)
+    assert "its worker was lost 4 times while it held this task" in str(values[BAD])
+    assert results.progress.n_workers_lost == 4

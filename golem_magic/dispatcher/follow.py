@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from golem_magic.clock import Clock, wall_time
+from golem_magic.dispatcher.disk import DiskWatch
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements
 from golem_magic.dispatcher.reading import Reading
@@ -26,7 +27,7 @@ from golem_magic.errors import FormatError, GolemMagicError, JobError, ShareErro
 from golem_magic.model import Failure, JobSnapshot, JobState
 from golem_magic.planner import Close, Condemn, Finish, Place, Seen, n_alive, plan
 from golem_magic.share import files, jobs, outcome_files
-from golem_magic.share.book import Book, LeaseLog
+from golem_magic.share.book import Book
 from golem_magic.share.inputs_log import count_inputs
 from golem_magic.share.layout import JobPaths
 
@@ -80,6 +81,7 @@ class Dispatcher:
         self._beat = files.BeatWriter(paths.client_beat(self._number))
         self._placements = Placements(paths, site, clock)
         self._healer = Healer(paths, manifest, f"client-{self._number}", clock)
+        self._disk = DiskWatch(paths, manifest, clock)
         self._rivals = Rivals(paths, self._number, manifest.lease_s, clock)
         self._changed = threading.Condition()
         self._wake = threading.Event()
@@ -91,7 +93,6 @@ class Dispatcher:
         self._beat_at_s = self._plan_at_s = 0.0
         self._state, self._is_cancelled = JobState.STAGING, False
         self._free_since_s: float | None = None
-        self._open: list[LeaseLog] = []
         self._first_failure: tuple[object, tuple[int, str] | None] = (None, None)
         self._look()
         self._catch_up()
@@ -208,6 +209,7 @@ class Dispatcher:
                 self.fatal = outcome_files.read_fatal(self.paths)
             if self.n_tasks is None and "closed" in control:
                 self.n_tasks = count_inputs(self.paths)
+            self._disk.look()
         if now >= self._beat_at_s:
             self._beat.beat("-")
             self._beat_at_s = now + self.manifest.beat_s
@@ -392,4 +394,5 @@ class Dispatcher:
             return self._share_note or self.hint
         if self._site.engine is None:
             return f"only watched: its engine, {self.manifest.engine}, is not set up here"
-        return self._share_note or self._placements.note(self.manifest.workers) or self.hint
+        placing = self._placements.note(self.manifest.workers)
+        return self._share_note or placing or self._disk.note or self.hint

@@ -4,6 +4,7 @@ The id of a placement is on the share before the engine knows it, and is used
 again until the engine has answered: asking twice places once.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ EAGER_ASK_S = 0.25  # the longest pause while there is work that nobody holds, o
 RETRY_S = (0.2, 5.0)  # pauses between two requests that the engine did not answer
 FORGET_S = 10.0  # after the last wish for workers, trouble with placing them is forgotten
 END_S = 1.0  # between two wishes that workers be gone
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SILENT_S = 3.0  # an answer that takes longer is told to be missing; chosen by feel
 
 
@@ -229,7 +231,10 @@ class Placements:
     def _recover(self) -> None:
         """Know what earlier clients of this job placed."""
         for name in files.names(self._paths.placements):
-            count = int(files.read_link(f"{self._paths.placements}/{name}") or 0)
+            text = files.read_link(f"{self._paths.placements}/{name}") if _ID.fullmatch(name) else None
+            if text is None or not text.isdecimal():
+                continue  # a file system's own name, or not readable yet
+            count = int(text)
             self.statuses[NativeId(name)] = PlacementStatus(state=PlacementState.PENDING, n_workers=count)
             self._asked[NativeId(name)] = count
             self._n_placed += count

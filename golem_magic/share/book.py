@@ -230,7 +230,8 @@ class Book:
         log.entries[int(number)] = entry
         if isinstance(entry, Done):
             self._count(known, entry)
-        elif isinstance(entry, Lost) and entry.by != log.worker:
+        by = entry.by if isinstance(entry, Lost) else signer(entry.writer) if isinstance(entry, Done) else ""
+        if by and by != log.worker:
             self.lost.add(log.worker)
         return True
 

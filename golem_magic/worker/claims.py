@@ -18,8 +18,10 @@ from golem_magic.share.book import Book, parse_head
 from golem_magic.share.inputs_log import InputReader, count_inputs
 from golem_magic.share.jobs import Manifest, client_numbers
 from golem_magic.share.layout import JobPaths, Lease, parse_offer
+from golem_magic.share.space import space_at
 from golem_magic.worker.patience import LONGEST_S, patiently
 
+LOOK_AT_DISK_S = 1.0
 PAUSE_S = (0.001, 0.02)  # between two looks of a worker without work, growing
 SWEEPERS = 4  # so many workers, on average, sweep at a time
 
@@ -54,6 +56,8 @@ class Claims:
         self._previous: Head | None = None
         self._slot = 0
         self._misses = 0
+        self._looked_at_disk_s: float | None = None
+        self._is_disk_low = False
         patiently(self._join, clock, leaving)
 
     def next(self, pace: Pace) -> Lease | None:
@@ -66,11 +70,12 @@ class Claims:
         client = _ClientWatch(self._paths, self._manifest.lease_s)
         pause_s = PAUSE_S[0]
         while not self._leaving():
-            lease = patiently(lambda: self._claim(pace), self._clock, self._leaving)
+            is_held = patiently(self._is_held, self._clock, self._leaving)
+            lease = None if is_held else patiently(lambda: self._claim(pace), self._clock, self._leaving)
             if lease is not None:
                 return lease
             now = self._clock.now()
-            idle_since = idle_since or now
+            idle_since = now if is_held else idle_since or now
             n_announced = len(self._announced)
             if patiently(self._is_over, self._clock, self._leaving):
                 return None
@@ -109,6 +114,14 @@ class Claims:
                 message = f"inputs before {end} are not to be seen in {self._paths.inputs_index}"
                 raise ShareError(message)
             self._clock.sleep(PAUSE_S[1])
+
+    def _is_held(self) -> bool:
+        """Whether to begin nothing new: results pile up, nobody frees them, and the disk is nearly full."""
+        now = self._clock.now()
+        if self._looked_at_disk_s is None or now - self._looked_at_disk_s >= LOOK_AT_DISK_S:
+            self._looked_at_disk_s = now
+            self._is_disk_low = self._manifest.keep == "all" and space_at(self._paths.root).is_low
+        return self._is_disk_low
 
     def _claim(self, pace: Pace) -> Lease | None:
         return self._claim_own() or self._claim_slot(pace) or self._claim_offer()
