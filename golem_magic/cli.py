@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import golem_magic
 from golem_magic.errors import EngineError, GolemMagicError
@@ -20,6 +20,8 @@ WAIT_STEP_S = 0.5  # on every platform an interrupt ends a wait after a step at 
 INTERRUPTED = 130  # as a shell says it
 FOREVER = "inf"
 MAX_HOURS = 8784  # a year
+RESULTS = ".jsonl, .csv, .tsv or .pickle, in the order of the inputs"
+MAP_OPTIONS = ("star", "workers", "engine", "label", "chunk_size", "retries", "timeout", "resources")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +71,14 @@ def _jobs(_: argparse.Namespace) -> int:
 
 def _attach(arguments: argparse.Namespace) -> int:
     """Follow a job to its end with a line on stderr; 0 if every task gave a value."""
-    return _follow(arguments.job, retry=False)
+    if arguments.out is None:
+        return _follow(arguments.job, retry=False)
+    from golem_magic.client import Client
+    from golem_magic.filemap import check_output, save_results
+
+    check_output(arguments.out)
+    with Client() as client:
+        return save_results(client.attach(arguments.job, on_error="return"), arguments.out)
 
 
 def _retry(arguments: argparse.Namespace) -> int:
@@ -98,6 +107,24 @@ def _follow(job_id: str, *, retry: bool) -> int:
         view.refresh()
         end = results.progress
     return 0 if end.state is JobState.DONE and not end.n_failed else 1
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    """Map a function of one file over the inputs of another."""
+    from golem_magic.client import Client
+    from golem_magic.filemap import Request, map_files
+
+    said = {name: getattr(arguments, name) for name in MAP_OPTIONS}
+    request = Request(
+        function=arguments.function,
+        inputs=arguments.inputs,
+        out=arguments.out,
+        common=arguments.common,
+        setup=arguments.setup,
+        options={name: value for name, value in said.items() if value is not None},
+    )
+    with Client() as client:
+        return map_files(client, request)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
@@ -211,18 +238,10 @@ def _parser() -> argparse.ArgumentParser:
         help="leave after so long without clients and unfinished jobs (default: stay)",
     )
 
+    _add_map(words.add_parser("map", help="map a function of a notebook or script over inputs of a file"))
     jobs = words.add_parser("jobs", help="list the jobs")
     jobs.set_defaults(act=_jobs)
-    for word, act, text in (
-        ("attach", _attach, "wait for the end of a job; 0 if every task gave a value"),
-        ("retry", _retry, "run again the tasks of a job that failed; wait and answer as attach does"),
-        ("cancel", _cancel, "cancel a job; results that are there stay"),
-    ):
-        one = words.add_parser(word, help=text)
-        one.set_defaults(act=act)
-        one.add_argument(
-            "job", metavar="JOB", help="its id, or so much of the beginning that only one is meant"
-        )
+    _add_job_words(words)
     clean = words.add_parser("clean", help="remove old jobs and what no job needs any more")
     clean.set_defaults(act=_clean)
     clean.add_argument("--dry-run", action="store_true", help="only tell what would go, and why")
@@ -245,6 +264,51 @@ def _parser() -> argparse.ArgumentParser:
     autoload.set_defaults(act=_autoload)
     autoload.add_argument("switch", choices=("on", "off", "status"))
     return parser
+
+
+def _add_job_words(words: Any) -> None:
+    for word, act, text in (
+        ("attach", _attach, "wait for the end of a job; 0 if every task gave a value"),
+        ("retry", _retry, "run again the tasks of a job that failed; wait and answer as attach does"),
+        ("cancel", _cancel, "cancel a job; results that are there stay"),
+    ):
+        one = words.add_parser(word, help=text)
+        one.set_defaults(act=act)
+        one.add_argument(
+            "job", metavar="JOB", help="its id, or so much of the beginning that only one is meant"
+        )
+        if word == "attach":
+            one.add_argument("-o", "--out", metavar="FILE", help=f"write its results there: {RESULTS}")
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(act=_map)
+    parser.epilog = (
+        "Of the file only what the function needs is run. Exit codes: 0 every task gave a value; 1 a task "
+        "failed, or the map did; 2 the command line is wrong; 130 interrupted, which only stops waiting."
+    )
+    parser.add_argument(
+        "function", metavar="FILE::NAME", help="in a notebook (.ipynb), a script (.py) or a module (pkg.mod)"
+    )
+    parser.add_argument(
+        "inputs",
+        metavar="INPUTS",
+        help="file: .jsonl a JSON value per line, .csv .tsv a dict of texts per row, .npy a row each, "
+        ".pickle an iterable; else a text per line; - for JSON lines from standard input",
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", help=f"{RESULTS}; default: JSON lines to standard output"
+    )
+    parser.add_argument("-c", "--common", metavar="NAME", help="name, in FILE, of data that every task gets")
+    parser.add_argument("--setup", metavar="NAME", help="name, in FILE, of what each worker calls first")
+    parser.add_argument("--star", action="store_true", help="unpack each input: f(*x)")
+    parser.add_argument("--workers", metavar="N", type=_slots, help="default: as many as there are slots")
+    parser.add_argument("--engine", metavar="NAME", help="which engine places them")
+    parser.add_argument("--label", metavar="TEXT", help="shown with the job")
+    parser.add_argument("--chunk-size", metavar="N", type=_slots, help="tasks per lease")
+    parser.add_argument("--retries", metavar="N", type=_number, help="try a task that raised so often again")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="longest time of one task")
+    parser.add_argument("--resources", metavar="TEXT", help="what each worker may have, such as memory=2G")
 
 
 def _slots(text: str) -> int:

@@ -5,6 +5,7 @@
     GolemMagicError
     |- SettingsError        a setting is missing or out of range; names the key and where it came from
     |- CellError            the cell or the magic's line does not say what the magic needs
+    |- FileError            a file of inputs or results cannot be read or written; names it
     |- PayloadError         something cannot be pickled, or not unpickled over there; names it
     |- InfiniteRecursionError   a task tried to start a job
     |- ShareError           the shared folder cannot be read or written; names the path
@@ -33,6 +34,10 @@ class SettingsError(GolemMagicError):
 
 class CellError(GolemMagicError):
     """The cell or the magic's line does not say what the magic needs."""
+
+
+class FileError(GolemMagicError):
+    """A file of inputs cannot be read, or one of results not written."""
 
 
 class PayloadError(GolemMagicError):

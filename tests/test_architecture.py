@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "autoload": "errors",
     "unattended": "clock errors model share",
     "magics": "cells client errors model options outcomes progress results settings sources unattended",
-    "cli": "autoload client engines errors model progress settings units",
+    "filemap": "cells client errors model progress results sources",
+    "cli": "autoload client engines errors filemap model progress settings units",
     "golemize": "client errors options results settings",
     "__main__": "cli",
 }

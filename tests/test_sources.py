@@ -46,7 +46,8 @@ def call(path: Path, *arguments: Any) -> Any:
 
 def used(path: Path) -> str:
     """The cells that were used, and what is said besides."""
-    return take(path).used.removeprefix("score: ").removesuffix(" of analysis.ipynb")
+    taken = take(path)
+    return taken.used.removeprefix("score: ").removesuffix(" of analysis.ipynb") + taken.notes
 
 
 def refusal(path: Path, name: str = "score") -> str:
@@ -477,7 +478,7 @@ def test_what_is_left_out_is_told(notebook: Notebook) -> None:
     )
 
     assert used(path) == (
-        "cells 1, 4 of analysis.ipynb; without %precision 3 in cell 4; not run: tidy(T) in cell 2; "
+        "cells 1, 4; without %precision 3 in cell 4; not run: tidy(T) in cell 2; "
         "bound by nothing in it: tabel"
     )
 

@@ -32,6 +32,6 @@ def importing(taken: "Taken | None", *, quiet: bool) -> Iterator[None]:
         yield
         return
     if not quiet:
-        sys.stdout.write(f"{taken.used}\n")
+        sys.stdout.write(f"{taken.used}{taken.notes}\n")
     with taken.importing():
         yield

@@ -1,10 +1,10 @@
 """Files to cells of plain Python: magics and ``!commands`` taken out, every line still in its place."""
 
 import ast
+import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,16 +65,13 @@ def read_cells(path: str) -> list[Cell]:
     return [_script(path, data)]
 
 
-def _notebook(path: str, data: bytes) -> Iterator[str]:
-    import nbformat  # takes a while
-
-    reads: Any = nbformat.reads  # untyped there
+def _notebook(path: str, data: bytes) -> list[str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about ids that old notebooks lack
-            notebook = reads(data.decode(), as_version=4)
-        language = notebook.metadata.get("kernelspec", {}).get("language", "python")
-        texts = [str(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+        notebook = json.loads(data)
+        if notebook["nbformat"] != 4:
+            notebook = _upgraded(data)
+        language = notebook["metadata"].get("kernelspec", {}).get("language", "python")
+        texts = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         message = f"{path} is not a notebook that can be read ({reason}): open and save it in Jupyter"
@@ -82,7 +79,17 @@ def _notebook(path: str, data: bytes) -> Iterator[str]:
     if language != "python":
         message = f"{path} is a notebook in {language}: only functions in Python can be taken"
         raise CellError(message)
-    return iter(texts)
+    return texts
+
+
+def _upgraded(data: bytes) -> Any:
+    """A notebook of another format than today's."""
+    import nbformat  # takes a second with the schemas of all formats, so only where it is needed
+
+    reads: Any = nbformat.reads  # untyped there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about ids that old notebooks lack
+        return reads(data.decode(), as_version=4)
 
 
 def _script(path: str, data: bytes) -> Cell:

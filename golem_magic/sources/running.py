@@ -30,11 +30,13 @@ class Taken:
     Attributes:
         values: By name, those that were asked for, the function first.
         used: What was run for them, in words: ``score: cells 2, 5 of analysis.ipynb``.
+        notes: What should be known besides, though nothing is wrong: ``; not run: tidy(T) in cell 2``.
         folders: The import path as it was for them.
     """
 
     values: dict[str, Any]
     used: str
+    notes: str = ""
     folders: tuple[str, ...]
 
     @property
@@ -113,8 +115,12 @@ def _from_file(file: str, names: Sequence[str]) -> Taken:
     with _import_path((folder, *sys.path)) as path:
         namespace = _run(chosen, file, names[0])
         values = {name: _value(namespace, name, short) for name in names}
-        used = f"{', '.join(names)}: {places(chosen, short)}{notes(statements, choice, namespace)}"
-        return Taken(values=values, used=used, folders=tuple(path))
+        return Taken(
+            values=values,
+            used=f"{', '.join(names)}: {places(chosen, short)}",
+            notes=notes(statements, choice, namespace),
+            folders=tuple(path),
+        )
 
 
 def _run(chosen: Sequence[Statement], file: str, name: str) -> dict[str, Any]:
