@@ -22,6 +22,7 @@ PASSING = FULL | {
     errno.ENOTCONN,
     errno.EHOSTDOWN,
     errno.ENETUNREACH,
+    errno.EROFS,  # after an error of the disk, until somebody has seen to it
     errno.ENOENT,  # a late cache; names are asked for only after they were seen
 }
 PAUSE_S = (0.05, 5.0)
