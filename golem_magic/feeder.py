@@ -15,7 +15,7 @@ from typing import Any
 from golem_magic import payload
 from golem_magic.clock import Clock
 from golem_magic.dispatcher import Dispatcher
-from golem_magic.errors import GolemMagicError, PayloadError
+from golem_magic.errors import GolemMagicError, PayloadError, ShareError
 from golem_magic.inputs import Ahead, Drawer
 from golem_magic.model import MapOptions
 from golem_magic.planner import Flow, n_to_show
@@ -140,13 +140,16 @@ class Feeder:
 
     def _follow(self, options: MapOptions) -> None:
         """The thread of a limited job."""
+        hint = ""
         try:
             self._let_through(options)
         except Exception as error:  # noqa: BLE001 - raised again where the reader gets to its place
             self._drawer.end(error)
+            if isinstance(error, ShareError):  # the results before that place may wait for the same disk
+                hint = f"no more inputs follow: {error}"
         if self._ahead is not None:
             self._ahead.stop()
-        self._dispatcher.hint = ""
+        self._dispatcher.hint = hint
         try:
             self._close()
         except GolemMagicError as error:
