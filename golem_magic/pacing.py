@@ -19,6 +19,9 @@ CROWD = 8  # up to this many workers the server's capacity is no concern
 LEASE_BYTES = 4 << 20  # outcomes of one lease, so that a reader and a kill cost little
 MOST_TURNS = 64  # slots per worker in one round, when a slot is much shorter than the target
 MOST_PARTS = 16  # a rest is divided among at most so many
+PUBLISH_S = (0.1, 30.0)  # finished work waits at least, and at most, so long on a quick share
+GATHER_S = 0.1  # between two rounds while inputs trickle in: less is not felt, and makes files
+PUBLISH_PART = 100  # between the two: no more than this part of a worker's age; see decision 0011
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,36 @@ def next_length(pace: Pace, *, previous: int, remaining: int, slots: int, worker
     if pace.outcome_bytes:
         wanted = min(wanted, LEASE_BYTES / pace.outcome_bytes)
     return max(1, min(int(wanted), -(-remaining // slots)))
+
+
+def publish_s(pace: Pace) -> float:
+    """How long finished work waits in its worker before it is published on the way, in seconds.
+
+    What a kill costs: 0.1 s at first, one percent of the worker's age later, so that files grow with
+    the logarithm of a job's time; in the end half a minute.
+
+    Example:
+        >>> publish_s(Pace(age_s=5)), publish_s(Pace(age_s=60)), publish_s(Pace(age_s=86400))
+        (0.1, 0.6, 30.0)
+    """
+    shortest, longest = PUBLISH_S
+    return max(shortest, 20 * pace.share_s, min(pace.age_s / PUBLISH_PART, longest))
+
+
+def is_worth_a_round(pace: Pace, *, ready: int, workers: int, waited_s: float) -> bool:
+    """Whether to open a round although inputs are still being drawn, and so far there are few.
+
+    Where the source is slower than the workers, each would else make rounds of a few tasks, as fast as
+    the share lets it.
+
+    Args:
+        pace: What the worker has measured.
+        ready: Tasks drawn and not yet in any round.
+        workers: Planned for the job.
+        waited_s: Since this worker's last claim.
+    """
+    has_work = pace.task_s is None or ready * pace.task_s >= GATHER_S * workers
+    return has_work or waited_s >= GATHER_S
 
 
 def open_round(

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from golem_magic.model import Head
 from golem_magic.pacing import (
+    GATHER_S,
     LEASE_BYTES,
     MOST_PARTS,
     MOST_TURNS,
+    PUBLISH_S,
     Pace,
     divide,
+    is_worth_a_round,
     next_length,
     open_round,
     patience_s,
+    publish_s,
     stride,
 )
 
@@ -211,3 +215,18 @@ def test_a_division_of_several_tasks_never_gives_back_the_whole(
 @given(pace=paces, n_workers=workers)
 def test_patience_has_an_end(pace: Pace, n_workers: int) -> None:
     assert 0 < patience_s(pace, n_workers) <= 60
+
+
+@given(paces, st.integers(1, 10_000), st.integers(0, 10**6))
+def test_few_inputs_are_gathered_but_never_for_long(pace: Pace, workers: int, ready: int) -> None:
+    assert is_worth_a_round(pace, ready=ready, workers=workers, waited_s=GATHER_S)
+    if pace.task_s is None or pace.task_s * ready >= GATHER_S * workers:
+        assert is_worth_a_round(pace, ready=ready, workers=workers, waited_s=0.0)
+
+
+@given(paces)
+def test_finished_work_waits_for_a_part_of_the_age_within_bounds(pace: Pace) -> None:
+    shortest, longest = PUBLISH_S
+    assert shortest <= publish_s(pace) <= max(longest, 20 * pace.share_s)
+    if 20 * pace.share_s <= shortest:
+        assert publish_s(pace) <= max(shortest, pace.age_s / 100)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from golem_magic.clock import Clock
 from golem_magic.errors import FormatError, ShareError
 from golem_magic.model import Head
-from golem_magic.pacing import Pace, divide, open_round, patience_s, stride
+from golem_magic.pacing import Pace, divide, is_worth_a_round, open_round, patience_s, stride
 from golem_magic.share import files
 from golem_magic.share.book import Book, parse_head
 from golem_magic.share.inputs_log import InputReader, count_inputs
@@ -58,6 +58,7 @@ class Claims:
         self._misses = 0
         self._looked_at_disk_s: float | None = None
         self._is_disk_low = False
+        self._claimed_s = clock.now()
         patiently(self._join, clock, leaving)
 
     def next(self, pace: Pace) -> Lease | None:
@@ -169,7 +170,7 @@ class Claims:
                 span = self._head.slot(self._slot)
                 self._slot = (self._slot + 1) % self._head.slots
                 if span is not None and self._take(lease := Lease(self._round, *span, 1)):
-                    self._misses = 1
+                    self._misses, self._claimed_s = 1, self._clock.now()
                     return lease
                 self._misses += 1
             self._previous, self._head, self._round = self._head, None, self._round + 1
@@ -177,6 +178,8 @@ class Claims:
     def _open_round(self, pace: Pace) -> Head | None:
         if self._inputs.staged <= (self._previous.end if self._previous else 0):
             self._inputs.refresh()
+        if self._shall_gather(pace):
+            return None
         workers = self._manifest.workers
         proposal = open_round(
             pace,
@@ -194,6 +197,21 @@ class Claims:
             return proposal
         found = files.read_link(head)  # after a refused creation the name is not remembered as absent
         return parse_head(found) if found is not None else None
+
+    def _shall_gather(self, pace: Pace) -> bool:
+        """Whether inputs are still being drawn, and there are too few yet for a round."""
+        if self._n_inputs is not None or self._manifest.chunk_size is not None:
+            return False
+        ready = self._inputs.refresh() - (self._previous.end if self._previous else 0)
+        waited_s = self._clock.now() - self._claimed_s
+        if ready <= 0 or is_worth_a_round(
+            pace, ready=ready, workers=self._manifest.workers, waited_s=waited_s
+        ):
+            return False
+        self._n_inputs = count_inputs(self._paths)
+        if self._n_inputs is not None:
+            self._inputs.refresh()
+        return self._n_inputs is None
 
     def _enter_round(self) -> None:
         assert self._head is not None

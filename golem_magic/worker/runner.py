@@ -19,7 +19,7 @@ from typing import Any
 from golem_magic import payload
 from golem_magic.clock import Clock
 from golem_magic.model import Failure, WorkerId, qualified_name
-from golem_magic.pacing import Pace
+from golem_magic.pacing import Pace, publish_s
 from golem_magic.share import outcome_files
 from golem_magic.share.book import LeaseLog
 from golem_magic.share.inputs_log import InputReader
@@ -32,7 +32,6 @@ from golem_magic.worker.patience import number_of, patiently
 from golem_magic.worker.tenure import ENTRY_ROOM, RevokedError, Tenure
 
 WATCH_S = (0.01, 1.0)  # how often the second thread looks: on a quick and on a slow share
-PUBLISH_S = 0.1  # outcomes older than this are published, whatever the lease's length
 MARK_S = 20e-6  # tasks that take longer are marked singly on the page; the mark costs 40 ns
 _TASK_WORD, _BEGAN_WORD = 1, 4  # where Page keeps the running task and when it began
 RETRY_PAUSE_S = (0.1, 5.0)  # before a task is tried again, growing; chosen by feel
@@ -322,7 +321,8 @@ class Runner:
         now = self._clock.now()
         expected_s = (self._pace.task_s or 0.0) * len(tenure.todo)
         late = now - tenure.started_s >= max(2 * expected_s, 2 * WATCH_S[0])
-        if now - tenure.published_s >= max(PUBLISH_S, 20 * self._pace.share_s) or (late and not moved):
+        is_due = self._page.leave or now - tenure.published_s >= publish_s(self._pace)
+        if is_due or (late and not moved):
             self._publish(tenure, count, None)
         if late or self._page.leave:
             keep = count + 1 + (0 if self._page.leave else 2 * moved)  # what may start meanwhile stays ours
