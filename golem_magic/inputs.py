@@ -223,7 +223,7 @@ class _NamedRows(_Rows):
 
 
 def _rows(inputs: Any, *, star: bool, kwargs: bool) -> _Rows:
-    if isinstance(inputs, _class("numpy", "ndarray")) and not inputs.dtype.hasobject:
+    if isinstance(inputs, _class("numpy", "ndarray")):
         return _ArrayRows(inputs)
     if isinstance(inputs, _class("pandas", "DataFrame")):
         if kwargs:
@@ -256,8 +256,6 @@ def _records(names: list[Any], rows: Iterable[tuple[Any, ...]]) -> Iterator[dict
 class _Block(list[Any]):
     """Inputs that travel in a smaller form; over there they are a plain list again."""
 
-    __module__ = "builtins"  # it never travels, so this module must not go along as its home
-
     def __init__(self, rows: list[Any], form: Any) -> None:
         super().__init__(rows)
         self._form = form
@@ -268,8 +266,6 @@ class _Block(list[Any]):
 
 class _Later:
     """A call that is made when it is unpickled."""
-
-    __module__ = "builtins"  # as above
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._call = function, arguments

@@ -20,7 +20,7 @@ from fakes.world import embedded_client
 
 from golem_magic import Client, PayloadError, SettingsError
 from golem_magic.errors import JobCancelled, JobError
-from golem_magic.inputs import Drawer, known_count
+from golem_magic.inputs import Ahead, Drawer, known_count
 from golem_magic.model import JobId
 from golem_magic.options import check_arguments, checked
 from golem_magic.payload import Packer, load
@@ -124,6 +124,25 @@ def test_rows_of_an_array_take_their_own_space_only() -> None:
     assert sum(map(len, frames(array))) < 1.01 * array.nbytes
     assert sum(map(len, frames(array[::10_000]))) < 1000
     assert sum(map(len, frames(array[:, 0]))) < 1.01 * array[:, 0].nbytes
+
+
+@pytest.mark.unit
+@pytest.mark.meets("G-07")
+def test_rows_that_are_drawn_ahead_travel_as_one_array_too() -> None:
+    array = np.arange(60_000.0).reshape(20_000, 3)
+    drawer = Drawer(array)
+    first = drawer.next_block()
+    drawer.learn(100, 1)
+    ahead, found, n_bytes = Ahead(drawer, "ahead"), list(first), 0
+    while not ahead.is_over:
+        block = ahead.take(5000)
+        frame = Packer().inputs(block, 0)
+        n_bytes += frame.size if block else 0
+        found += load(memoryview(bytearray(b"".join(frame.parts))))[0]
+        ahead.wait(0.01)
+
+    assert np.array_equal(np.stack(found), array)
+    assert n_bytes < 1.1 * array.nbytes + 500 * 40  # a few hundred bytes for each block
 
 
 @pytest.mark.unit
@@ -661,12 +680,25 @@ def test_a_job_that_frees_what_was_read_has_no_table(client: Client) -> None:
     assert list(results) == [0, 1, 2, 3, 4]
 
 
-def test_without_pandas_the_table_says_how_to_get_it(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = client.map(abs, range(5))
+def test_without_pandas_the_table_says_at_once_how_to_get_it(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+
+    def wait(x: int) -> None:
+        import time
+
+        until = time.monotonic() + 30
+        while not gate.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+
+    results = client.map(wait, range(5))
     monkeypatch.setitem(sys.modules, "pandas", None)
 
     with pytest.raises(JobError, match=r"makes a table of pandas, .*: install it \(%pip install pandas\)"):
         results.to_frame()
+    assert not results.progress.state.is_final
+    gate.touch()
 
 
 def test_looking_at_inputs_leaves_the_users_modules_alone(
