@@ -19,6 +19,7 @@ from golem_magic import Client, EngineError, ShareError, WorkerDied
 from golem_magic.clock import SystemClock
 from golem_magic.dispatcher import Dispatcher
 from golem_magic.dispatcher import follow as follow_module
+from golem_magic.dispatcher.placements import Placements
 from golem_magic.model import JobState, NativeId, PlacementStatus, WorkerSpec
 from golem_magic.results import Results
 
@@ -346,6 +347,33 @@ def test_an_engine_that_refuses_for_good_fails_the_job_at_once(follow: Follow) -
     assert len(engine.wishes) == 1
     with pytest.raises(EngineError):
         results[0]
+
+
+def test_a_refusal_is_forgotten_when_the_next_request_is_accepted(share: Path) -> None:
+    """Else the job would be given up as soon as those workers have ended."""
+    staged = stage(share, [share], cell("def f(x):\n    return x\n")["f"], [1], workers=1)
+    engine = MoodyEngine(staged.engine, [EngineError("no such python")])
+    site = replace(staged.site, engine=lambda: engine)
+    placements = Placements(staged.paths, site, SystemClock())
+
+    def placed() -> bool:
+        placements.place(1)
+        placements.ask(n_outcomes=0)
+        return bool(placements.statuses)
+
+    def refused() -> bool:
+        placements.ask(n_outcomes=0)
+        return placements.refused
+
+    placements.place(1)
+    wait_until(refused, "the refusal")
+    assert str(placements.trouble) == "no such python"
+    wait_until(placed, "the acceptance")
+
+    assert not placements.refused
+    assert placements.trouble is None
+    assert len({spec.native_id for spec in engine.wishes}) == 1
+    staged.engine.close()
 
 
 def test_workers_that_end_badly_three_times_in_a_row_fail_the_job(follow: Follow) -> None:

@@ -263,9 +263,10 @@ def test_no_trouble_of_a_master_keeps_lost_workers_from_being_replaced(
     assert results.progress.note == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [pytest.param("500", "internal trouble", marks=pytest.mark.slow), ("html", "did not reach a Golem")],
+    [("500", "internal trouble"), ("html", "did not reach a Golem")],
 )
 def test_a_master_that_never_takes_the_first_submission_ends_the_job(
     golem: GolemDouble, client: Client, kind: FaultKind, words: str
@@ -278,6 +279,18 @@ def test_a_master_that_never_takes_the_first_submission_ends_the_job(
         everything(results)
 
     assert results.progress.state is JobState.FAILED
+
+
+def test_a_page_of_a_gateway_at_a_submission_is_no_refusal(golem: GolemDouble, client: Client) -> None:
+    assert list(client.map(abs, [-1])) == [1]  # now it has seen that this is a master
+    golem.faults += [
+        Fault("html", "POST /jobs/"),
+        Fault("truncated", "POST /jobs/"),
+        Fault("listing", "POST /"),
+    ]
+
+    assert everything(client.map(abs, range(10))) == list(range(10))
+    assert [fault.times for fault in golem.faults] == [0, 0, 0]
 
 
 @pytest.mark.slow
@@ -386,6 +399,7 @@ def test_workers_that_a_node_takes_and_never_starts_are_replaced(
     assert placed(client, results) == [2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.meets("IP-08")
 def test_a_cluster_that_takes_workers_and_starts_none_ends_the_job(
     golem: GolemDouble, client: Client
@@ -419,6 +433,7 @@ def test_a_job_that_waits_for_slots_says_so_and_is_not_placed_twice(
     assert second.progress.note == ""
 
 
+@pytest.mark.slow
 @pytest.mark.meets("IP-14")
 def test_a_cluster_without_machines_is_told_and_awaited(share: Path, tmp_path: Path, brisk: None) -> None:
     with (
@@ -518,6 +533,7 @@ def test_the_next_embedded_golem_comes_with_the_next_need_and_takes_up_the_livin
     assert sum(calls.per_task.values()) <= 11, "only what the dead one was at"
 
 
+@pytest.mark.slow
 @pytest.mark.meets("GM-21", "IP-06")
 def test_the_end_of_master_zygote_and_workers_at_once_costs_seconds(local: Client, calls: Calls) -> None:
     results = begun(local, calls)
