@@ -19,9 +19,10 @@ CROWD = 8  # up to this many workers the server's capacity is no concern
 LEASE_BYTES = 4 << 20  # outcomes of one lease, so that a reader and a kill cost little
 MOST_TURNS = 64  # slots per worker in one round, when a slot is much shorter than the target
 MOST_PARTS = 16  # a rest is divided among at most so many
-PUBLISH_S = (0.1, 30.0)  # finished work waits at least, and at most, so long on a quick share
+PUBLISH_S = (0.1, 10.0)  # finished work waits at least, and at most, so long on a quick share
+PUBLISH_AGE_S = 20.0  # up to this age of a worker it is the least; see decision 0011
 GATHER_S = 0.1  # between two rounds while inputs trickle in: less is not felt, and makes files
-PUBLISH_PART = 100  # between the two: no more than this part of a worker's age; see decision 0011
+PUBLISH_PART = 0.01  # of its further age: what waits between the two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +86,17 @@ def next_length(pace: Pace, *, previous: int, remaining: int, slots: int, worker
 def publish_s(pace: Pace) -> float:
     """How long finished work waits in its worker before it is published on the way, in seconds.
 
-    What a kill costs: 0.1 s at first, one percent of the worker's age later, so that files grow with
-    the logarithm of a job's time; in the end half a minute.
+    What a kill costs, and how late a reader may be: 0.1 s in the first twenty seconds, then less than
+    one percent of the worker's age, so that files grow with the logarithm of a job's time; in the end
+    ten seconds.
 
     Example:
-        >>> publish_s(Pace(age_s=5)), publish_s(Pace(age_s=60)), publish_s(Pace(age_s=86400))
-        (0.1, 0.6, 30.0)
+        >>> [publish_s(Pace(age_s=age)) for age in (20, 70, 86400)]
+        [0.1, 0.6, 10.0]
     """
     shortest, longest = PUBLISH_S
-    return max(shortest, 20 * pace.share_s, min(pace.age_s / PUBLISH_PART, longest))
+    growing = shortest + PUBLISH_PART * (pace.age_s - PUBLISH_AGE_S)
+    return max(shortest, 20 * pace.share_s, min(growing, longest))
 
 
 def is_worth_a_round(pace: Pace, *, ready: int, workers: int, waited_s: float) -> bool:

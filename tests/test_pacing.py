@@ -230,3 +230,4 @@ def test_finished_work_waits_for_a_part_of_the_age_within_bounds(pace: Pace) -> 
     assert shortest <= publish_s(pace) <= max(longest, 20 * pace.share_s)
     if 20 * pace.share_s <= shortest:
         assert publish_s(pace) <= max(shortest, pace.age_s / 100)
+        assert publish_s(pace) == shortest or pace.age_s > 20

@@ -109,6 +109,7 @@ class VirtualJob:
         """Everything virtual is in place, and taken away at the end."""
         numbers = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"{self.chance.getrandbits(128):032x}"))
         stand_ins = {"threading": self.world.threading, "uuid": numbers, "WATCH_S": WATCH_S}
+        stand_ins["monotonic_ns"] = lambda: round(1e9 * self.world.now)
         rooms = [
             room for name, room in sorted(sys.modules.items()) if name.startswith(ROOMS) and name not in REAL
         ]
