@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from golem_magic.master.usage import Usage
 
 LOOK_S = 1.0  # for clients that are gone
 LOOK_AT_CONTENTION_S = 0.1
+SWEEP_S = 3600.0  # between two looks for output that is a week old
 LATE_S = 5.0  # for connections that have become silent
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 WOKEN, LEAVE = 0, 255  # bytes on the waking pipe that are no signal's number
@@ -141,7 +143,6 @@ def _serve(
     threading.Thread(target=server.serve_forever, args=(LATE_S,), name="listener", daemon=True).start()
     state.publish(server.url, password)
     tell_ready(f"{server.url} (password in {state.address})")
-    slots.output.sweep()
     _stay(alarm, slots, clients, Usage(state.usage))
     if rest := slots.describe_rest():
         sys.stderr.write(f"{rest}\n")
@@ -160,10 +161,14 @@ def _n_slots(state: StateFolder, options: argparse.Namespace) -> int:
 
 def _stay(alarm: Alarm, slots: Slots, clients: Clients, usage: Usage) -> None:
     """Block until told to leave, or until nobody needs us any more."""
+    sweep_at_s = time.monotonic()
     while not alarm.wait(LOOK_AT_CONTENTION_S if slots.is_contended else LOOK_S):
         slots.look_after_adopted()
         slots.share_fairly()
         slots.forget_old()
+        if time.monotonic() >= sweep_at_s:
+            slots.output.sweep()
+            sweep_at_s = time.monotonic() + SWEEP_S
         usage.look(slots.unfinished, n_running=slots.n_running, n_slots=slots.n_slots)
         if clients.is_time_to_leave(is_idle=slots.is_idle) and slots.retire():
             return

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from golem_magic.errors import FormatError, ShareError
 from golem_magic.model import JobId, JobState
-from golem_magic.share import files, holds, jobs, retries, runtime
+from golem_magic.share import attention, files, holds, jobs, retries, runtime
 from golem_magic.share.cleaned import Cleaned, Gone
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths, SharePaths
@@ -116,7 +116,7 @@ def _look(share: SharePaths, job_id: JobId) -> _Look | None:
             job_id,
             manifest,
             state,
-            is_read="read" in files.names(paths.control),
+            is_read=attention.is_read(files.names(paths.control)),
             is_told=origin is None or job_id in retries.found(share.job(origin)),
             changed_s=_newest(*_signs(paths, is_over=state.is_final)),
             n_bytes=_size(paths.root),

@@ -39,14 +39,19 @@ def installed(names: Collection[str], folders: tuple[str, ...]) -> list[str]:
 
 
 def note(before: Collection[str]) -> None:
-    """Append the installed modules loaded since ``before`` to the file that the environment names."""
+    """Append the installed modules loaded since ``before`` to the file that the environment names.
+
+    Each once, or what is never loaded ahead would make the file grow with every worker.
+    """
     path = os.environ.get(VARIABLE)
     if path is None:
         return
     new = installed([name for name in sys.modules if name not in before], package_folders())
     if new:
-        with suppress(OSError), open(path, "a", opener=_private) as file:
-            file.write("\n".join(new) + "\n")
+        with suppress(OSError), open(path, "a+", opener=_private) as file:
+            file.seek(0)
+            noted = set(file.read().split())
+            file.write("".join(f"{name}\n" for name in new if name not in noted))
 
 
 def _private(path: str, flags: int) -> int:
