@@ -1,8 +1,6 @@
 """Putting the pieces together for one map; finding a job again; the default client."""
 
-import getpass
 import os
-import platform
 import socket
 import sys
 import threading
@@ -11,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, NamedTuple
 
-from golem_magic import payload
+from golem_magic import payload, surroundings
+from golem_magic import reuse as followed
 from golem_magic.clock import SystemClock, wall_time
 from golem_magic.dispatcher import Dispatcher, Site
 from golem_magic.engines.base import Engine, EngineOptions, TellsNodes
 from golem_magic.engines.registry import find_engine, load_engine
-from golem_magic.errors import EngineError, InfiniteRecursionError, SettingsError
+from golem_magic.errors import EngineError, SettingsError
 from golem_magic.feeder import Feeder
 from golem_magic.inputs import Drawer
 from golem_magic.inventory import Inventory
@@ -90,6 +89,7 @@ class Client:
         keep: Keep = "all",
         disk_budget: int | None = None,
         resources: str | Mapping[str, str | int] | None = None,
+        reuse: bool = False,
         **more: object,
     ) -> Results:
         """Run ``function`` on every input, on the engine; give its results as a lazy sequence.
@@ -121,6 +121,8 @@ class Client:
             disk_budget: Most bytes of results on the share that nobody has read yet.
             resources: What each worker may have, such as ``"memory=2G"``: a task that makes its worker
                 use more is ended, and fails if that happens again.
+            reuse: If this process follows a job that is the same, runs and has no failures, give new results
+                of that one instead of starting another.
             **more: Options that are not available yet; refused unless they are at their default.
 
         Raises:
@@ -146,6 +148,7 @@ class Client:
             "keep": keep,
             "disk_budget": disk_budget,
             "resources": resources,
+            "reuse": reuse,
         }
         options = checked({**said, **more})
         return self._map(function, inputs, options, engine)
@@ -163,6 +166,7 @@ class Client:
         retries = self._retries(share, dispatcher)
         retries.look()
         dispatcher.start()
+        followed.note(dispatcher)
         return Results(dispatcher, retries, on_error=policy)
 
     @property
@@ -205,10 +209,8 @@ class Client:
     def _map(
         self, function: Callable[..., Any], inputs: Iterable[Any], options: MapOptions, engine: str | None
     ) -> Results:
-        _refuse_recursion()
-        if engine:
-            find_engine(engine)  # a wrong name is told as such, not as the lack of its share
-        settings = self.settings.for_engine(engine) if engine else self.settings
+        surroundings.refuse_recursion()
+        settings = self._settings_for(engine)
         name = function_name(function)
         n_slots = self._n_slots(settings)  # an engine that is not there is told before an input is drawn
         drawer = Drawer(inputs, star=options.star, kwargs=options.kwargs)
@@ -223,24 +225,38 @@ class Client:
         paths = share.job(manifest.job_id)
         manifest_digest = jobs.make_job(paths, manifest)
         writer = InputWriter(paths)
+        twin = followed.running_like(manifest, paths) if options.reuse else None
+        if twin and followed.has_same_inputs(twin, paths, writer, drawer, packer, (first, frame)):
+            return self._results(share, twin, options)
         site = self._site(settings, share, manifest, manifest_digest)
         dispatcher = Dispatcher(paths, manifest, site, self._clock, staging=writer)
-        try:
-            feeder = Feeder(writer, drawer, dispatcher, packer, (first, frame), self._clock)
-            del first, frame  # they are the feeder's now, which lets go of them
-            feeder.feed(options)
-        except BaseException:
-            dispatcher.cancel()
-            dispatcher.start()
-            raise
+        feeder = Feeder(writer, drawer, dispatcher, packer, None if twin else (first, frame), self._clock)
+        del first, frame  # they are the feeder's now, which lets go of them
+        followed.note(dispatcher)
+        feeder.feed(options)
         if settings.auto_clean:
             Inventory(share, self._clock).clean_daily(manifest.job_id)
+        return self._results(share, dispatcher, options, lambda: drawer.error)
+
+    def _settings_for(self, engine: str | None) -> Settings:
+        if not engine:
+            return self.settings
+        find_engine(engine)  # a wrong name is told as such, not as the lack of its share
+        return self.settings.for_engine(engine)
+
+    def _results(
+        self,
+        share: SharePaths,
+        dispatcher: Dispatcher,
+        options: MapOptions,
+        source_error: Callable[[], Exception | None] = lambda: None,
+    ) -> Results:
         return Results(
             dispatcher,
             self._retries(share, dispatcher),
             on_error=options.on_error,
             unordered=options.unordered,
-            source_error=lambda: drawer.error,
+            source_error=source_error,
         )
 
     def _manifest(
@@ -271,7 +287,7 @@ class Client:
             on_error=options.on_error,
             host=socket.gethostname(),
             engine=settings.engine,
-            folder=_working_folder(),
+            folder=surroundings.working_folder(),
             uid=os.geteuid(),
         )
 
@@ -284,7 +300,7 @@ class Client:
             lock=self._lock,
             argv=(*settings.python, there.runtime(runtime.digest()), there.job(manifest.job_id).root, digest),
             label=manifest.label or manifest.function_name,
-            owner=settings.owner or _owner(),
+            owner=settings.owner or surroundings.owner(),
             share_is_local=engine.share_is_local,
         )
 
@@ -374,26 +390,3 @@ def _stage_objects(share: SharePaths, objects: tuple[payload.Frame, ...], option
     digests = [store.put(share, each) for each in objects]
     common = digests.pop(0) if options.has_common else None
     return Digests(digests[0], common, digests[1] if options.setup else None)
-
-
-def _refuse_recursion() -> None:
-    if "GOLEM_MAGIC_JOB" in os.environ:
-        message = (
-            f"a task of job {os.environ['GOLEM_MAGIC_JOB'][:8]} tried to start a job of its own: map once "
-            f"over all combinations, or use the built-in map inside the task"
-        )
-        raise InfiniteRecursionError(message)
-
-
-def _working_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed under us
-        return "/"
-
-
-def _owner() -> str:
-    try:
-        return f"{getpass.getuser()}@{platform.node()}"
-    except (OSError, KeyError):
-        return f"uid {os.getuid()}"

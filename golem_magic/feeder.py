@@ -32,7 +32,8 @@ class Feeder:
 
     Args:
         packer: Packs the inputs; it has packed the function and the first block.
-        first: The first block and its frame: it was drawn to see whether it can be sent at all.
+        first: The first block and its frame: it was drawn to see whether it can be sent at all. None
+            if the writer has it already.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class Feeder:
         drawer: Drawer,
         dispatcher: Dispatcher,
         packer: payload.Packer,
-        first: tuple[list[Any], payload.Frame],
+        first: tuple[list[Any], payload.Frame] | None,
         clock: Clock,
     ) -> None:
         self._writer = writer
         self._drawer = drawer
         self._dispatcher = dispatcher
         self._packer = packer
-        self._first: tuple[list[Any], payload.Frame] | None = first
+        self._first = first
         self._ahead: Ahead | None = None
         self._clock = clock
         self._born_s = self._learn_at_s = clock.now()
@@ -56,10 +57,20 @@ class Feeder:
     def feed(self, options: MapOptions) -> None:
         """Stage the inputs as the options say; returns as soon as the caller is not needed any more.
 
+        Where that goes wrong, or is interrupted, the job is cancelled.
+
         Raises:
             PayloadError: An input cannot be pickled (without ``stream``).
             ShareError: They cannot be written.
         """
+        try:
+            self._feed(options)
+        except BaseException:
+            self._dispatcher.cancel()
+            self._dispatcher.start()
+            raise
+
+    def _feed(self, options: MapOptions) -> None:
         if options.keep == "unread":
             self._dispatcher.reading.on_freed = self._writer.forget
         if not _is_limited(options):

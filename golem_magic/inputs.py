@@ -58,13 +58,18 @@ class Drawer:
         self.error: Exception | None = None
         self._is_over = False
 
-    def next_block(self) -> list[Any]:
-        """The next inputs; empty when there are no more."""
+    def next_block(self, *, patiently: bool = False) -> list[Any]:
+        """The next inputs; empty when there are no more.
+
+        Args:
+            patiently: Wait until ``most`` have come, however slow the source is.
+        """
         block: list[Any] = []
         step, began = 1, time.monotonic()
         most = self.most
         while not self._is_over and len(block) < most:
-            if block and time.monotonic() - began > PATIENCE_S:  # an empty block would end the inputs
+            is_late = not patiently and time.monotonic() - began > PATIENCE_S
+            if block and is_late:  # an empty block would end the inputs
                 break
             wanted = min(step, most - len(block))
             before = len(block)

@@ -107,6 +107,7 @@ class MapOptions:
         keep: ``unread`` frees a result once the iterator has passed it.
         disk_budget: Bytes of results on the share that nobody has read; None for no limit.
         memory_bytes: Most memory of one worker, the processes of its tasks included; None for no limit.
+        reuse: Give results of a job that is the same and runs, if this process follows one.
     """
 
     common: Any = None
@@ -126,6 +127,7 @@ class MapOptions:
     keep: Keep = "all"
     disk_budget: int | None = None
     memory_bytes: int | None = None
+    reuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

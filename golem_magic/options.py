@@ -37,6 +37,7 @@ DEFAULTS: Mapping[str, object] = {
     "keep": "all",
     "disk_budget": None,
     "resources": None,
+    "reuse": False,
 }
 # Not available yet: accepted at their default, refused otherwise.
 LATER: Mapping[str, object] = {"seed": None, "cache": False}
@@ -76,7 +77,11 @@ def checked(said: Mapping[str, Any]) -> MapOptions:
         keep=_keep(said["keep"]),
         disk_budget=_whole(said["disk_budget"], "disk_budget", low=1, none_is="no limit", unit=" of bytes"),
         memory_bytes=_memory(said["resources"]),
+        reuse=bool(said["reuse"]),
     )
+    if options.reuse and (options.stream or options.keep == "unread" or options.disk_budget is not None):
+        message = "reuse compares all inputs first: leave out stream, keep='unread' and disk_budget, or reuse"
+        raise SettingsError(message)
     if options.unordered and options.keep == "unread":
         message = "keep='unread' frees results in the order of the inputs: leave unordered out"
         raise SettingsError(message)

@@ -31,9 +31,11 @@ MAY_IMPORT = {
     "feeder": "clock dispatcher errors inputs model payload planner share",
     "options": "errors model units",
     "inventory": "clock errors model share",
+    "reuse": "clock dispatcher errors inputs model payload share",
+    "surroundings": "errors",
     "client": (
         "clock dispatcher engines errors feeder inputs inventory model options outcomes payload results "
-        "settings share"
+        "reuse settings share surroundings"
     ),
     "progress": "model",
     "autoload": "errors",

@@ -184,7 +184,7 @@ def test_a_wrong_line_of_golemize_is_told_in_one_line(text: str, words: str) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("option", ["--seed", "--cache", "--reuse", "--estimate"])
+@pytest.mark.parametrize("option", ["--seed", "--cache", "--estimate"])
 def test_what_is_planned_is_refused_as_such(option: str) -> None:
     for text in (f"{option} 3 f xs", f"f xs {option} 3", f"f xs {option}=3", f"f xs {option}"):
         with pytest.raises(CellError, match=f"^{option} is not available yet$"):
@@ -342,7 +342,7 @@ def test_the_place_of_the_function_is_known(text: str, expected: bool) -> None:
 def test_the_words_of_the_options_are_listed() -> None:
     only_with_a_cell = set(cells.words_of("%%golemize")) - set(cells.words_of("%golem_map"))
 
-    assert only_with_a_cell == {"-f", "--function"}
+    assert only_with_a_cell == {"-f", "--function", "--no-reuse"}
     assert cells.choices_of("--on-error") == ("raise", "return", "skip", "stop")
     assert cells.choices_of("--keep") == ("all", "unread")
     assert cells.choices_of("--nope") == ()

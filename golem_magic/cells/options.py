@@ -44,6 +44,8 @@ class LineOptions:
     keep: Keep = "all"
     disk_budget: int | None = None
     resources: str | None = None
+    reuse: bool = False
+    no_reuse: bool = False
     wait: bool = False
     quiet: bool = False
     given: frozenset[str] = frozenset()
@@ -266,10 +268,17 @@ _ALL = (
         needs="a text such as memory=2G",
         shape="TEXT",
     ),
+    _flag("reuse", "if this very job runs already here, take its results instead of a second one"),
+    Option(
+        field="no_reuse",
+        words=("--no-reuse",),
+        means="start a second job also if this unchanged cell's runs; else its results are taken",
+        magics=("%%golemize",),
+    ),
     _flag("wait", "wait here for the end of the job; an interrupt only stops waiting"),
     _flag("quiet", "no progress view"),
 )
 OPTIONS: Mapping[str, Option] = {word: option for option in _ALL for word in option.words}
 _EXPRESSIONS = frozenset(option.field for option in _ALL if option.value == "expression")
 # Planned; refused with a word of their own, so that nobody takes them for misspelt.
-LATER = frozenset({"--seed", "--cache", "--reuse", "--estimate"})
+LATER = frozenset({"--seed", "--cache", "--estimate"})

@@ -24,22 +24,20 @@ from golem_magic.errors import GolemMagicError, JobError
 from golem_magic.magics import commands
 from golem_magic.magics.completion import make_matcher
 from golem_magic.magics.mappable import make_mappable
-from golem_magic.magics.notice import Notice
+from golem_magic.magics.notice import Notice, on_the_share
 from golem_magic.magics.placed import importing, taken_from
+from golem_magic.magics.repeats import Repeats
 from golem_magic.magics.running import Shell, evaluate, read_cell
 from golem_magic.magics.values import all_names, function_to_map, is_unfinished, progress_of
 from golem_magic.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from golem_magic.client import Client
-    from golem_magic.model import JobSnapshot
     from golem_magic.progress import JobView
     from golem_magic.results import Results
 
 _WAIT_STEP_S = 0.5  # on every platform an interrupt ends a wait after a step at the latest
-_OURS = {"out", "function", "wait"}  # options that are no keywords of a map
+_OURS = {"out", "function", "wait", "no_reuse"}  # options that are no keywords of a map
 
 
 def _with_options(magic: str) -> Callable[[Any], Any]:
@@ -69,7 +67,8 @@ class GolemMagics(Magics):
         self._client: Client | None = None
         self._shown: list[tuple[Results, JobView]] = []  # jobs that had not ended when last looked at
         self.matcher = make_matcher(shell.user_ns, self.job_ids)
-        self.notice = Notice(_unattended if make_client is None else lambda: ())
+        self._repeats = Repeats()
+        self.notice = Notice(on_the_share if make_client is None else lambda: ())
         self.heard = {"pre_run_cell": self.notice.cell_begins, "post_run_cell": self.end_cell}
 
     @no_var_expand
@@ -117,6 +116,8 @@ class GolemMagics(Magics):
                 make_mappable(self.submit, function, keywords)
             return
         inputs = evaluate(self._shell, asked.inputs, names)
+        with _short_errors():
+            keywords |= self._repeats.keywords(line, cell, asked.options)
         self._map(function, inputs, keywords, asked.options, out=asked.options.out or f"{name}_results")
 
     @no_var_expand
@@ -241,6 +242,7 @@ class GolemMagics(Magics):
     ) -> "Results":
         """Start a job and show it here; ``options`` are those of ``Client.map``."""
         results = self.client.map(function, inputs, **options)
+        self._repeats.tell(results)
         self._show(results, quiet=quiet)
         return results
 
@@ -318,7 +320,7 @@ class GolemMagics(Magics):
             return results
         replaced = self._shell.user_ns.get(name)
         self._shell.push({name: results})
-        if replaced is not results and is_unfinished(replaced):
+        if is_unfinished(replaced) and replaced.job_id != results.job_id:
             job = replaced.job_id[:8]
             sys.stderr.write(
                 f"{name} held the results of job {job}, which goes on: get them back with "
@@ -380,13 +382,6 @@ def _default_client() -> "Client":
     from golem_magic.client import Client
 
     return Client(load_settings())
-
-
-def _unattended() -> "Sequence[JobSnapshot]":
-    from golem_magic.unattended import unattended
-
-    share = load_settings().share
-    return unattended(share) if share is not None else ()
 
 
 @contextmanager

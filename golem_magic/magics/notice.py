@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from golem_magic.model import JobSnapshot, JobState
+from golem_magic.settings import load_settings
 
 PATIENCE_S = 0.05  # what a cell waits for the line at most; else it comes after a later one
 WORDS = {
@@ -66,6 +67,14 @@ class Notice:
             self._line = line(self._find())
         except Exception:  # noqa: BLE001 - whoever uses the jobs is told what is wrong; no line is owed
             self._line = ""
+
+
+def on_the_share() -> Sequence[JobSnapshot]:
+    """The jobs on the share of the moment that nobody minds."""
+    from golem_magic.unattended import unattended  # with pickling, in the thread
+
+    share = load_settings().share
+    return unattended(share) if share is not None else ()
 
 
 def line(jobs: Sequence[JobSnapshot]) -> str:
