@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from golem_magic.clock import Clock
 from golem_magic.dispatcher.courier import Courier
 from golem_magic.engines.base import TellsNodes, TellsStarted
-from golem_magic.model import NativeId, Node, PlacementStatus
+from golem_magic.model import NativeId, Node, PlacementState, PlacementStatus
 from golem_magic.planner import ALIVE
 from golem_magic.share import files
 from golem_magic.share.layout import JobPaths
@@ -50,6 +50,7 @@ class Absence:
         self._idle_since_s: float | None = None
         self._nodes: list[Node] | None = None
         self._nodes_at_s = 0.0
+        self._reason = ""  # why the engine lets workers wait, in its own words
 
     @property
     def n_slots(self) -> int | None:
@@ -74,11 +75,17 @@ class Absence:
             is_idle: Workers are placed, there is work, and nobody is at it.
         """
         now = self._clock.now()
+        waiting = [each.reason for each in statuses.values() if each.state is PlacementState.PENDING]
+        self._reason = next(filter(None, waiting), "")
         if not is_idle:
             self._idle_since_s, self._nodes = None, None
         elif self._idle_since_s is None:
             self._idle_since_s, self._nodes_at_s = now, now + EXPLAIN_S
-        elif now >= self._nodes_at_s and self._courier.send("nodes", _nodes, self._see_nodes):
+        elif (
+            now >= self._nodes_at_s
+            and not self._reason
+            and self._courier.send("nodes", _nodes, self._see_nodes)
+        ):
             self._nodes_at_s = now + EXPLAIN_S
         due = [native for native, status in statuses.items() if self._is_due(native, status)]
         if due and not self._courier.is_at("roll"):
@@ -96,7 +103,8 @@ class Absence:
         )
         if idle_s < EXPLAIN_S:
             return missing
-        waiting = f"no worker has been at work for {idle_s:.0f} s: {_why(self._nodes, planned)}"
+        why = self._reason or _why(self._nodes, planned)
+        waiting = f"no worker has been at work for {idle_s:.0f} s: {why}"
         return "; ".join(filter(None, [waiting, missing]))
 
     def _see_nodes(self, nodes: list[Node] | None) -> None:

@@ -15,13 +15,13 @@ from golem_magic.clock import Clock
 from golem_magic.dispatcher.absence import Absence
 from golem_magic.dispatcher.courier import Courier
 from golem_magic.dispatcher.site import Site
-from golem_magic.engines.base import KeepsOutput
+from golem_magic.engines.base import AskedRarely, KeepsOutput
 from golem_magic.errors import EngineError
 from golem_magic.model import NativeId, PlacementState, PlacementStatus, WorkerSpec
 from golem_magic.share import files
 from golem_magic.share.layout import JobPaths
 
-ASK_S = (0.1, 3.0)  # pauses between two questions to the engine, growing
+ASK_S = (0.1, 3.0)  # pauses between two questions to the engine, growing; it may want others
 EAGER_ASK_S = 0.25  # the longest pause while there is work that nobody holds, on a local engine
 RETRY_S = (0.2, 5.0)  # pauses between two requests that the engine did not answer
 FORGET_S = 10.0  # after the last wish for workers, trouble with placing them is forgotten
@@ -51,7 +51,8 @@ class Placements:
         self._wish: tuple[NativeId, int] | None = None
         self._n_placed = 0
         self._ask_at_s = 0.0
-        self._ask_pause_s = ASK_S[0]
+        self._ask_pause_s = self._pauses_s[0]
+        self._is_eager = False
         self._retry_at_s = self._end_at_s = self._wanted_at_s = 0.0
         self._bad: dict[NativeId, PlacementStatus] = {}
         self._excused: set[str] = set()
@@ -136,7 +137,7 @@ class Placements:
         self._asked[native_id] = count
         self.statuses[native_id] = PlacementStatus(state=PlacementState.PENDING, n_workers=count)
         self._n_placed += count
-        self._ask_pause_s = ASK_S[0]
+        self._ask_pause_s = self._pauses_s[0]
         self._ask_at_s = self._clock.now() + self._ask_pause_s
 
     def _not_accepted(self, error: EngineError) -> None:
@@ -149,8 +150,8 @@ class Placements:
 
         Args:
             n_outcomes: Outcomes there are; new ones forgive placements that ended badly.
-            eagerly: There is work that nobody holds, so news matters.
-            now: Whatever the interval.
+            eagerly: There is work that nobody holds, so news matters: the pauses begin anew.
+            now: Whatever the interval, unless the engine wants to be asked rarely.
         """
         if n_outcomes > self._n_outcomes:
             self._bad.clear()
@@ -158,9 +159,16 @@ class Placements:
         self._courier.collect()
         if self._clock.now() - self._wanted_at_s > FORGET_S:
             self._troubles.pop("place", None)  # nobody minds any more
-        if self._courier.is_at("ask") or (self._clock.now() < self._ask_at_s and not now):
+        shortest_s, longest_s = self._pauses_s
+        if eagerly and not self._is_eager:
+            self._ask_pause_s = shortest_s
+            self._ask_at_s = min(self._ask_at_s, self._clock.now() + shortest_s)
+        self._is_eager = eagerly
+        is_due = self._clock.now() >= self._ask_at_s or (now and shortest_s <= ASK_S[0])
+        if not is_due or self._courier.is_at("ask"):
             return
-        longest_s = EAGER_ASK_S if eagerly and self._site.share_is_local else ASK_S[1]
+        if eagerly and self._site.share_is_local:
+            longest_s = min(longest_s, EAGER_ASK_S)
         self._ask_pause_s = min(1.5 * self._ask_pause_s, longest_s)
         self._ask_at_s = self._clock.now() + self._ask_pause_s
         is_unanswered = self._wish is not None and not self._courier.is_at("place")
@@ -212,7 +220,7 @@ class Placements:
             lambda error: self._note_trouble("ask", error),
         ):
             return self._site.engine is None
-        self._end_at_s = self._clock.now() + END_S
+        self._end_at_s = self._clock.now() + max(END_S, self._pauses_s[0])
         return True
 
     def last_words(self) -> str:
@@ -227,6 +235,14 @@ class Placements:
                 if lines:
                     return lines[-1]
         return ""
+
+    @property
+    def _pauses_s(self) -> tuple[float, float]:
+        """The shortest and the longest pause between two questions."""
+        if self._site.engine is None:
+            return ASK_S
+        engine = self._site.engine()
+        return engine.ask_s if isinstance(engine, AskedRarely) else ASK_S
 
     def _recover(self) -> None:
         """Know what earlier clients of this job placed."""

@@ -22,6 +22,7 @@ class EngineOptions:
         server_env_proxies: Whether the environment's proxies are used.
         workers: How many workers the local engine may run at once, None for all CPUs.
         state_dir: Folder of the embedded Golem's address file and logs, None for the default.
+        slurm_options: Further arguments of Slurm's ``sbatch``, one text as in a shell.
     """
 
     server_url: str | None = None
@@ -34,6 +35,7 @@ class EngineOptions:
     server_env_proxies: bool = False
     workers: int | None = None
     state_dir: str | None = None
+    slurm_options: str | None = None
 
 
 class Engine(Protocol):
@@ -65,7 +67,8 @@ class Engine(Protocol):
         """Report on all ``ids``.
 
         Every id asked about is in the answer. An id the engine cannot find is
-        UNKNOWN, which is not the same as ended: engines forget.
+        UNKNOWN, which is not the same as ended: engines forget. The reason of one
+        that is PENDING is shown to the user: why it waits, in words, or nothing.
 
         Raises:
             EngineError: The engine could not be asked; nothing is known.
@@ -90,6 +93,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of connections. Workers run on; closing twice is harmless."""
+
+
+@runtime_checkable
+class AskedRarely(Protocol):
+    """What an engine adds if its questions cost something that many people share."""
+
+    @property
+    def ask_s(self) -> tuple[float, float]:
+        """The shortest and the longest pause between two questions, in seconds."""
 
 
 @runtime_checkable

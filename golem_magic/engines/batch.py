@@ -91,7 +91,7 @@ class BatchEngine(ABC):
         install: What to do where its commands are missing.
     """
 
-    ask_s = (2.0, 60.0)
+    ask_s: tuple[float, float] = (2.0, 60.0)
     scheduler = "the scheduler"
     install = "install its client commands"
     own_variables: tuple[str, ...] = ()  # beginnings of names: options of its commands, marks of its jobs

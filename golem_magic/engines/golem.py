@@ -52,12 +52,13 @@ class _Job:
 
     def as_placement(self, state: PlacementState, n_lost: int = 0) -> PlacementStatus:
         lost = f", {n_lost} on no node: its workers were lost, or need to be restarted with their master"
+        words = f"{self.state}/{self.status}{lost if n_lost else ''}"
         return PlacementStatus(
             state=state,
             n_workers=self.total,
             n_ended=self.n_ended + n_lost,
             n_errored=self.errored + n_lost,
-            reason=f"{self.state}/{self.status}{lost if n_lost else ''}",
+            reason=words if state is not PlacementState.PENDING else "",
         )
 
 

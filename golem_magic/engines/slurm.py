@@ -120,7 +120,7 @@ class SlurmEngine(BatchEngine):
         Raises:
             SettingsError: ``slurm_options`` cannot be read.
         """
-        return cls(getattr(options, "slurm_options", None) or "")
+        return cls(options.slurm_options or "")
 
     def __repr__(self) -> str:
         return f"SlurmEngine({shlex.join(self._words)!r})"
