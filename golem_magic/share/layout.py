@@ -15,7 +15,7 @@
         offers/<r>_<a>-<b>.<g>                    hint: this lease can be had
         workers/<worker>.beat  .log
         control/closed (link: n)  cancel  failed (link: a worker's file)  client-<k> (link: who)
-        clients/<k>.beat
+        clients/<k>.beat  <host>-<pid>-<random>.held
         placements/<native id>                    link: how many workers
 """
 
