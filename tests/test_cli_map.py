@@ -19,6 +19,7 @@ from engines.engine_contract import wait_until
 
 import golem_magic
 from golem_magic import Client
+from golem_magic.cli import main
 from golem_magic.errors import FileError
 from golem_magic.filemap.inputs import read_inputs
 from golem_magic.filemap.outputs import check_output, writing
@@ -26,24 +27,31 @@ from golem_magic.filemap.outputs import check_output, writing
 ROOT = Path(golem_magic.__file__).parent.parent
 CLI = [sys.executable, "-m", "golem_magic"]
 DEADLINE_S = 60
+Told = Callable[..., tuple[int, str, str]]
 Say = Callable[..., "subprocess.CompletedProcess[str]"]
 nb: Any = nbformat.v4  # untyped
 CELLS = [
-    "%matplotlib inline\nimport beside",
+    "%matplotlib inline\nimport math",
     "raise SystemExit('an unrelated cell was run')",
     "table = [10, 20]\ndef load():\n    return 1000",
-    "def score(x):\n    return beside.half(x)",
+    "def score(x):\n    import beside\n    return math.floor(beside.half(x))",
     "def third(row, common, loaded):\n    return {'sum': float(row['x']) + common[1] + loaded}",
 ]
+
+
+def environment() -> dict[str, str]:
+    """That of a shell, in which the current folder is not on the import path, as for the console script."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "work"
-    path.mkdir()
+    (path / "nb").mkdir(parents=True)
     made = nb.new_notebook(cells=[nb.new_code_cell(text) for text in CELLS])
-    nbformat.write(made, path / "analysis.ipynb")  # type: ignore[no-untyped-call]
-    (path / "beside.py").write_text("def half(x):\n    return 10 // x\n")
+    nbformat.write(made, path / "nb" / "analysis.ipynb")  # type: ignore[no-untyped-call]
+    (path / "nb" / "beside.py").write_text("def half(x):\n    return 10 // x\n")
+    (path / "whole.py").write_text("def double(x):\n    return 2 * x\n")
     return path
 
 
@@ -54,7 +62,7 @@ def say(folder: Path, state_dir: Path) -> Say:
     def say(*words: str, **more: Any) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [*CLI, *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
@@ -71,6 +79,23 @@ def written(path: Path, *values: Any) -> str:
         for index, value in enumerate(values):
             sink.put(index, value)
     return path.read_text()
+
+
+@pytest.fixture
+def told(
+    folder: Path, state_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run it in this process: give the exit code, what was written, and the complaints."""
+    monkeypatch.chdir(folder)
+
+    def told(*words: str) -> tuple[int, str, str]:
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(str(end.code))
+        return code, *capsys.readouterr()
+
+    return told
 
 
 # --- inputs ---
@@ -205,67 +230,72 @@ def test_a_map_from_file_to_file_is_quiet_in_a_pipe(say: Say, folder: Path) -> N
     (folder / "inputs.jsonl").write_text("1\n2\n5\n")
     (folder / "rows.csv").write_text("x\n1\n2.5\n")
 
-    plain = say("map", "analysis.ipynb::score", "inputs.jsonl", "-o", "scores.jsonl", "--workers", "1")
-    piped = say("map", "analysis.ipynb::score", "-", "--workers", "1", input="10\n1\n")
-    more = say("map", "analysis.ipynb::third", "rows.csv", "-c", "table", "--setup", "load", "-o", "sums.csv")
-    module = say("map", "beside::half", "inputs.jsonl")
+    plain = say("map", "nb/analysis.ipynb::score", "inputs.jsonl", "-o", "scores.jsonl", "--workers", "1")
+    piped = say("map", "nb/analysis.ipynb::score", "-", "--workers", "1", input="10\n1\n")
+    more = say(
+        "map", "nb/analysis.ipynb::third", "rows.csv", "-c", "table", "--setup", "load", "-o", "sums.csv"
+    )
+    module = say("map", "whole::double", "inputs.jsonl")
 
     assert [(each.returncode, each.stderr) for each in (plain, piped, more, module)] == [(0, "")] * 4
     assert (plain.stdout, (folder / "scores.jsonl").read_text()) == ("", "10\n5\n2\n")
     assert piped.stdout == "1\n10\n"
     assert (folder / "sums.csv").read_text() == "sum,error\n1021.0,\n1022.5,\n"
-    assert module.stdout == "10\n5\n2\n"
+    assert module.stdout == "2\n4\n10\n"
 
 
-def test_failures_keep_their_place_and_end_with_a_code(say: Say, folder: Path) -> None:
+def test_failures_keep_their_place_and_end_with_a_code(told: Told, folder: Path) -> None:
     (folder / "inputs.jsonl").write_text("1\n0\n2\nnonsense\n")
 
-    failed = say("map", "analysis.ipynb::score", "inputs.jsonl", "-o", "scores.jsonl")
+    code, out, err = told("map", "nb/analysis.ipynb::score", "inputs.jsonl", "-o", "scores.jsonl")
 
     lines = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
     assert [lines[0], lines[2]] == [10, 5]
     assert lines[1]["error"]["type"] == "ZeroDivisionError"
-    assert failed.returncode == 1
-    assert failed.stdout == ""
-    assert failed.stderr.startswith("golem-magic: inputs.jsonl, line 4 is not JSON: ")
-    assert len(failed.stderr.splitlines()) == 1
+    assert (code, out) == (1, "")
+    assert err.startswith("golem-magic: inputs.jsonl, line 4 is not JSON: ")
+    assert len(err.splitlines()) == 1
 
 
-def test_what_failed_is_told_on_a_line(say: Say, folder: Path) -> None:
+def test_what_failed_is_told_on_a_line(told: Told, folder: Path) -> None:
     (folder / "inputs.txt").write_text("x\n")
 
-    failed = say("map", "analysis.ipynb::score", "inputs.txt")
+    code, out, err = told("map", "nb/analysis.ipynb::score", "inputs.txt")
 
-    assert failed.returncode == 1
-    assert json.loads(failed.stdout)["error"]["type"] == "TypeError"
-    assert failed.stderr.startswith("golem-magic: 1 of 1 tasks failed, the first is task 0: TypeError: ")
+    assert code == 1
+    assert json.loads(out)["error"]["type"] == "TypeError"
+    assert err.startswith("golem-magic: 1 of 1 tasks failed, the first is task 0: TypeError: ")
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["analysis.ipynb::scor", "in.txt"], 1, "analysis.ipynb does not define scor, did you mean score?"),
-        (["analysis.ipynb", "in.txt"], 1, "analysis.ipynb names no function: write FILE::NAME"),
-        (["analysis.ipynb::table", "in.txt"], 1, "cannot be called"),
-        (["analysis.ipynb::score", "none.txt"], 1, "cannot read the inputs from none.txt (No such file"),
-        (["analysis.ipynb::score", "in.txt", "-o", "x.png"], 1, "x.png: results are written as .jsonl"),
         (
-            ["analysis.ipynb::score", "in.txt", "--workers", "0"],
+            ["nb/analysis.ipynb::scor", "in.txt"],
+            1,
+            "analysis.ipynb does not define scor, did you mean score?",
+        ),
+        (["analysis.ipynb", "in.txt"], 1, "analysis.ipynb names no function: write FILE::NAME"),
+        (["nb/analysis.ipynb::table", "in.txt"], 1, "cannot be called"),
+        (["nb/analysis.ipynb::score", "none.txt"], 1, "cannot read the inputs from none.txt (No such file"),
+        (["nb/analysis.ipynb::score", "in.txt", "-o", "x.png"], 1, "x.png: results are written as .jsonl"),
+        (
+            ["nb/analysis.ipynb::score", "in.txt", "--workers", "0"],
             2,
             "argument --workers: 0 is no whole number",
         ),
-        (["analysis.ipynb::score"], 2, "the following arguments are required: INPUTS"),
+        (["nb/analysis.ipynb::score"], 2, "the following arguments are required: INPUTS"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_sent(
-    say: Say, folder: Path, share: Path, words: list[str], code: int, said: str
+    told: Told, folder: Path, share: Path, words: list[str], code: int, said: str
 ) -> None:
     (folder / "in.txt").write_text("x\n")
 
-    told = say("map", *words)
+    ended, out, err = told("map", *words)
 
-    assert (told.returncode, told.stdout) == (code, "")
-    assert said in told.stderr.splitlines()[-1]
+    assert (ended, out) == (code, "")
+    assert said in err.splitlines()[-1]
     assert not list(share.iterdir())
 
 
@@ -277,7 +307,7 @@ def test_an_interrupt_stops_waiting_and_says_how_to_get_the_results(say: Say, fo
     (folder / "in.jsonl").write_text("1\n2\n")
     process = subprocess.Popen(
         [*CLI, "map", "slow.py::wait", "in.jsonl", "-o", "out.jsonl", "--workers", "1"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
@@ -306,8 +336,8 @@ def test_a_terminal_shows_what_was_used_and_a_line_of_progress(folder: Path, sta
     (folder / "in.jsonl").write_text("1\n2\n")
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [*CLI, "map", "analysis.ipynb::score", "in.jsonl", "-o", "out.jsonl", "--workers", "1"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [*CLI, "map", "nb/analysis.ipynb::score", "in.jsonl", "-o", "out.jsonl", "--workers", "1"],
+        env=environment(),
         stderr=theirs,
         cwd=folder,
     )

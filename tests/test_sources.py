@@ -256,6 +256,33 @@ NEEDS = [
         "cells 2, 3",
     ),
     (
+        "a comprehension in a loop",
+        [
+            "for i in range(3):\n    1 / 0",
+            "for i in [1]:\n    T = [i * j for j in [2]]",
+            "def score(x):\n    return T",
+        ],
+        [2],
+        "cells 2, 3",
+    ),
+    (
+        "no function that would change it if it was called",
+        ["T = [1]", "def other(x=1 / 0):\n    T.append(x)", "def score(x):\n    return T"],
+        [1],
+        "cells 1, 3",
+    ),
+    (
+        "a function laid over itself",
+        [
+            "import functools",
+            "def score(x):\n    return 2",
+            "@functools.partial(lambda old, new: lambda x: old(x) + new(x), score)\n"
+            "def score(x):\n    return 1",
+        ],
+        3,
+        "cells 1, 2, 3",
+    ),
+    (
         "no plot of an imported module",
         ["import math as plt", "plt.show()", "def score(x):\n    return plt.pi"],
         math.pi,

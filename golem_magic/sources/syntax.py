@@ -14,8 +14,7 @@ def resets(node: ast.stmt) -> Iterator[str]:
     """Names that the statement binds in any case, so that what they were before counts no more."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            if all(_root(each) != name for each in node.decorator_list):  # @size.setter above def size
-                yield name
+            yield name
         case ast.ImportFrom(names=names) | ast.Import(names=names):
             adds = isinstance(node, ast.Import)  # "import a.b" and "import a.c" add up
             yield from (each.asname or each.name for each in names if each.asname or not adds)

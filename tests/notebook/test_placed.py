@@ -81,6 +81,17 @@ def test_a_function_of_another_file_is_mapped(
 
 
 @pytest.mark.unit
+def test_imports_find_what_the_file_finds_while_a_job_is_sent(folder: Path, run: Run) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "echo.py").write_text("def echo(x):\n    return x\n")
+
+    run("import sys")
+    run("%golem_map deep/echo.py::echo (sys.path[0] for _ in [1]) -o out --quiet")
+
+    assert run("list(out)") == [str(folder / "deep")]
+
+
+@pytest.mark.unit
 def test_nothing_is_said_where_nothing_shall_be(
     folder: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
