@@ -71,7 +71,7 @@ def play_alone(seed: int) -> None:
         assert sorted(job.outcomes()) == list(range(job.n_tasks)), "live workers left the job unfinished"
 
 
-@pytest.mark.parametrize("block", blocks(8, 100))
+@pytest.mark.parametrize("block", blocks(6, 100))
 def test_live_workers_end_the_job_without_any_client(block: int) -> None:
     each_seed(block, play_alone)
 
@@ -101,7 +101,7 @@ def play_cancel(seed: int) -> None:
             assert state is JobState.CANCELLED or len(job.outcomes()) == job.n_tasks
 
 
-@pytest.mark.parametrize("block", blocks(3, 50))
+@pytest.mark.parametrize("block", blocks(2, 50))
 def test_a_cancelled_job_ends_and_keeps_what_it_has(block: int) -> None:
     each_seed(block, play_cancel)
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from golem_magic import payload
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.model import Digest, Failure, JobId, PlacementState, WorkerId
 from golem_magic.pacing import Pace
-from golem_magic.share import files, jobs, outcome_files
+from golem_magic.share import files, jobs, outcome_files, space
 from golem_magic.share.book import Book, read_lease_log
 from golem_magic.share.inputs_log import InputReader, InputWriter
 from golem_magic.share.layout import JobPaths, Lease, Lost, parse_entry, signature
@@ -53,6 +54,9 @@ class Trouble:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
+
+    def statvfs(self, _path: str) -> Any:
+        return SimpleNamespace(f_blocks=1 << 30, f_bavail=1 << 30, f_frsize=4096)
 
     def symlink(self, target: str, path: str) -> None:
         fault = self.coming.pop() if self.coming else ""
@@ -119,7 +123,7 @@ class Sharing(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="gm-", dir=FAST)
         self.trouble = Trouble()
-        files.os = self.trouble  # type: ignore[attr-defined]
+        files.os = space.os = self.trouble  # type: ignore[attr-defined]
         self.clock = Clock()
         self.is_cancelled = False
         self.workers: list[Worker] = []
@@ -130,7 +134,7 @@ class Sharing(RuleBasedStateMachine):
             if hasattr(self, "paths"):
                 self.finish()
         finally:
-            files.os = os  # type: ignore[attr-defined]
+            files.os = space.os = os  # type: ignore[attr-defined]
             for worker in self.workers:
                 worker.beat.close()
             shutil.rmtree(self.folder)
