@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from golem_magic import payload, surroundings
@@ -24,7 +25,7 @@ from golem_magic.options import NOT_GIVEN, check_arguments, checked, function_na
 from golem_magic.options import on_error as check_on_error
 from golem_magic.results import Results, Retries
 from golem_magic.settings import Settings, hide_secrets, load_settings
-from golem_magic.share import jobs, runtime, store
+from golem_magic.share import jobs, runtime, source_error, store
 from golem_magic.share.inputs_log import InputWriter
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import SharePaths
@@ -45,9 +46,8 @@ class Digests(NamedTuple):
 class Client:
     """One set of settings, its share and its engine; maps functions and finds jobs again.
 
-    Any setting may be given as a keyword (``engine``, ``share``, ``server_url``,
-    ``server_password``, ``workers``, ``python``); what is not given comes from
-    the environment, the settings file and the defaults. Nothing is started or
+    Any setting may be given as a keyword (``engine``, ``share``, ``server_url``, ``workers``, ...); what is
+    not given comes from the environment, the settings file and the defaults. Nothing is started or
     written before the first map.
     """
 
@@ -167,7 +167,8 @@ class Client:
         retries.look()
         dispatcher.start()
         followed.note(dispatcher)
-        return Results(dispatcher, retries, on_error=policy)
+        error = partial(source_error.read, dispatcher.paths)
+        return Results(dispatcher, retries, on_error=policy, source_error=error)
 
     @property
     def inventory(self) -> Inventory:

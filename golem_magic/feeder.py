@@ -19,7 +19,7 @@ from golem_magic.errors import GolemMagicError, PayloadError, ShareError
 from golem_magic.inputs import Ahead, Drawer
 from golem_magic.model import MapOptions
 from golem_magic.planner import Flow, n_to_show
-from golem_magic.share import files
+from golem_magic.share import files, source_error
 from golem_magic.share.inputs_log import InputWriter
 
 PAUSE_S = (0.001, 0.05)  # between two looks of a feeder that may not go on, growing
@@ -144,6 +144,8 @@ class Feeder:
         return True
 
     def _close(self) -> None:
+        if self._drawer.error is not None:
+            source_error.write(self._dispatcher.paths, self._drawer.error)
         try:
             self._writer.close()
         finally:  # a reader gets what is there, then the error, and does not wait for more

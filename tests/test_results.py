@@ -1,6 +1,7 @@
 """What the user's object gives: results in order while the job runs, by index, as they come, and errors."""
 
 import asyncio
+import itertools
 import os
 import socket
 import threading
@@ -14,7 +15,15 @@ import numpy as np
 import pytest
 from fakes.world import cell, embedded_client, said, script
 
-from golem_magic import Client, InfiniteRecursionError, JobCancelled, Results, SettingsError, TaskError
+from golem_magic import (
+    Client,
+    InfiniteRecursionError,
+    JobCancelled,
+    JobError,
+    Results,
+    SettingsError,
+    TaskError,
+)
 from golem_magic.model import JobState
 
 
@@ -682,3 +691,34 @@ print(changes)
 @pytest.mark.meets("G-11")
 def test_the_working_directory_is_never_changed(tmp_path: Path, state_dir: Path) -> None:
     assert said(script(WATCHED, tmp_path / "share", state_dir)) == "[]\n"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_another_kernel_sees_what_ended_the_inputs(client: Client, stream: bool) -> None:
+    def source() -> Iterator[int]:
+        yield from range(20)
+        raise LookupError("the list ends here")
+
+    results = client.map(abs, source(), stream=stream)
+    for reader in (results, client.attach(results.job_id)):
+        iterator = iter(reader)
+        assert list(itertools.islice(iterator, 20)) == list(range(20))
+        with pytest.raises(LookupError, match="the list ends here"):
+            next(iterator)
+        assert list(iterator) == []
+
+
+def test_another_kernel_sees_the_words_of_what_it_cannot_rebuild(client: Client) -> None:
+    names = cell(
+        "class Strange(Exception):\n"
+        "    def __reduce__(self):\n"
+        "        return exec, ('raise SystemExit',)\n"
+        "def source():\n"
+        "    yield 1\n"
+        "    raise Strange('odd')\n"
+    )
+    results = client.map(abs, names["source"]())
+    iterator = iter(client.attach(results.job_id))
+    assert next(iterator) == 1
+    with pytest.raises(JobError, match=r"ended with .*Strange: odd"):
+        next(iterator)

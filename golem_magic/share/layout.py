@@ -14,7 +14,7 @@
         data/<x>-<y>.<failed>.<size>.<crc>.<by>   outcomes of tasks [x,y)
         offers/<r>_<a>-<b>.<g>                    hint: this lease can be had
         workers/<worker>.beat  .log
-        control/closed (link: n)  cancel  failed (link: a worker's file)  client-<k> (link: who)
+        control/closed (link: n)  source-error  cancel  failed (link: a worker's file)  client-<k> (link: who)
         clients/<k>.beat  <host>-<pid>-<random>.held
         placements/<native id>                    link: how many workers
 """
@@ -73,6 +73,11 @@ class JobPaths:
     def cancel(self) -> str:
         """Marker: workers stop, nobody heals."""
         return f"{self.control}/cancel"
+
+    @property
+    def source_error(self) -> str:
+        """What ended the inputs early."""
+        return f"{self.control}/source-error"
 
     @property
     def failed(self) -> str:
