@@ -211,6 +211,7 @@ class JobSnapshot:
         n_running: Workers that hold tasks now, each at one of them.
         n_retried: Times that a task which had failed was asked to be run again.
         n_workers_lost: Workers that fell silent or died whole, so that others got their tasks.
+        last_takeover: The last of them, and the worker that went on with its tasks.
         n_workers: Workers seen alive.
         elapsed_s: Seconds since submission, standing still once the job is final.
         first_failure: ``(task index, one line)`` of the failed task with the lowest index known.
@@ -233,6 +234,7 @@ class JobSnapshot:
     note: str = ""
     n_retried: int = 0
     n_workers_lost: int = 0
+    last_takeover: tuple[str, str] | None = None
     is_unread: bool = False
 
     @property

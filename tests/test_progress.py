@@ -82,6 +82,12 @@ FACTS = [
         "1 worker lost, others took over",
     ),
     (
+        a_snapshot(
+            state=JobState.DONE, n_done=40, n_failed=0, n_workers_lost=2, last_takeover=("a", "b"), **OVER
+        ),
+        "square (job 0f3a9c1e): finished, 40/40 done, 42 s; 2 workers lost, b took over from a",
+    ),
+    (
         a_snapshot(state=JobState.FAILED, elapsed_s=4000, **OVER),
         "square (job 0f3a9c1e): given up, 20/40 done, 1 failed, 19 without an outcome, 67 min",
     ),

@@ -14,6 +14,7 @@ from fakes.world import cell, embedded_client
 
 from golem_magic import Client, Results
 from golem_magic.model import JobSnapshot, JobState
+from golem_magic.progress.picture import as_text
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ class Watcher:
         return self.seen
 
 
+@pytest.mark.meets("IP-06")
 def test_the_numbers_add_up_at_every_moment_and_end_at_the_truth(client: Client, tmp_path: Path) -> None:
     """300 tasks, every tenth fails, one keeper is killed on the way."""
     names = cell(
@@ -76,6 +78,10 @@ def test_the_numbers_add_up_at_every_moment_and_end_at_the_truth(client: Client,
     end = results.progress
     assert (end.state, end.n_done, end.n_failed, end.n_running) == (JobState.DONE, 270, 30, 0)
     assert end.n_workers_lost == 1
+    assert end.last_takeover is not None
+    lost, other = end.last_takeover  # the view names both
+    assert lost != other
+    assert f"{other} took over from {lost}" in as_text(end)
     assert end.first_failure == (9, "ValueError: 9")
 
     attached = client.attach(results.job_id).progress

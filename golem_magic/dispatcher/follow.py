@@ -384,6 +384,7 @@ class Dispatcher:
             elapsed_s=(self._ended_s or self._clock.now()) - self._born_s,
             first_failure=self._first_failure[1],
             n_workers_lost=len(self.book.lost),
+            last_takeover=self.book.last_takeover,
             note=self._note(),
         )
 

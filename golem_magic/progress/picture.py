@@ -148,7 +148,10 @@ def _remarks(snapshot: JobSnapshot) -> list[str]:
     if snapshot.n_retried:
         remarks.append(f"{_plural(snapshot.n_retried, 'failed task')} run again")
     if snapshot.n_workers_lost:
-        remarks.append(f"{_plural(snapshot.n_workers_lost, 'worker')} lost, others took over")
+        who = "others took over"
+        if snapshot.last_takeover is not None:
+            who = "{1} took over from {0}".format(*snapshot.last_takeover)
+        remarks.append(f"{_plural(snapshot.n_workers_lost, 'worker')} lost, {one_line(who)}")
     if snapshot.first_failure is not None:
         index, message = snapshot.first_failure
         remarks.append(one_line(f"first failure, task {index}: {message}"))

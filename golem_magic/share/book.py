@@ -119,6 +119,7 @@ class Book:
 
     Attributes:
         lost: Workers whose lease somebody else has closed.
+        last_takeover: The worker that was lost last, and the one that took over from it; None so far.
     """
 
     def __init__(self, paths: JobPaths) -> None:
@@ -134,6 +135,7 @@ class Book:
         self.n_bytes = 0
         self.lowest_failing: Done | None = None
         self.lost: set[WorkerId] = set()
+        self.last_takeover: tuple[WorkerId, WorkerId] | None = None
 
     def look(self) -> bool:
         """Read what is new; tell whether anything was."""
@@ -222,6 +224,7 @@ class Book:
         lease = parse_lease(known.number, lease_name)
         if not number:
             known.leases[lease] = LeaseLog(lease, signer(target))
+            self._note_takeover(known, lease, signer(target))
             return True
         log = known.leases.get(lease)
         if log is None:  # its lease was not readable yet
@@ -234,6 +237,14 @@ class Book:
         if by and by != log.worker:
             self.lost.add(log.worker)
         return True
+
+    def _note_takeover(self, known: Round, lease: Lease, worker: WorkerId) -> None:
+        """See from whom a lease of a later generation was taken over."""
+        if lease.generation > 1:
+            for log in known.leases.values():
+                first = log.lease
+                if first.generation == lease.generation - 1 and first.start <= lease.start < first.end:
+                    self.last_takeover = (log.worker, worker)
 
     def _count(self, known: Round, entry: Done) -> None:
         n_tasks = entry.end - entry.start

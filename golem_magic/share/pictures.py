@@ -36,6 +36,7 @@ def picture(paths: JobPaths, manifest: Manifest, now_s: float) -> JobSnapshot:
         n_running=len(book.open_leases()),
         n_workers=len({log.worker for log in book.open_leases()}),
         n_workers_lost=len(book.lost),
+        last_takeover=book.last_takeover,
         elapsed_s=max(0.0, now_s - manifest.created_s),
         is_unread=is_to_read and not attention.is_read(control),
     )
