@@ -4,18 +4,22 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engines.engine_contract import wait_until
 from fakes.world import processes_with, said, script
-from kernel_session import KernelSession, started_kernel
+from kernel_session import started_kernel
 
 from golem_magic import Client, JobError
-from golem_magic.model import JobState
+from golem_magic.magics.notice import Notice
+from golem_magic.magics.notice import line as line_of
+from golem_magic.model import JobId, JobSnapshot, JobState
+from golem_magic.unattended import unattended
 
 N = 24
 # Tasks note each execution as a file of its own; those from GATED on wait for the gate.
@@ -115,6 +119,7 @@ def test_killed_at_half_time(state_dir: Path, folder: Path) -> None:
     assert runs(folder) == Counter(range(N))
 
 
+@pytest.mark.slow
 @pytest.mark.meets("EX-13", "G-21")
 def test_killed_while_reading_results(state_dir: Path, folder: Path) -> None:
     read = "for r in results:\n    print(r, flush=True)\n    time.sleep(0.02)"
@@ -188,6 +193,7 @@ def test_killed_while_inputs_are_drawn(
     assert runs(folder) == Counter(range(N))
 
 
+@pytest.mark.slow
 def test_two_who_attach_at_once_act_once(state_dir: Path, folder: Path, share: Path) -> None:
     """Golem and all workers are gone too: leases are closed and workers placed by one of the two."""
     with begun(folder, 4, "for _, r in zip(range(4), results): pass\nprint('half')\ntime.sleep(600)") as (
@@ -220,80 +226,133 @@ def test_two_who_attach_at_once_act_once(state_dir: Path, folder: Path, share: P
 # --- what a new kernel says ---
 
 
-@pytest.fixture
-def kernels(tmp_path: Path, state_dir: Path) -> Any:
-    return lambda: started_kernel(tmp_path)
-
-
-def first_words(kernel: KernelSession) -> str:
-    """What is shown under the first cell that uses us; the line may come one cell late."""
-    text = kernel.run("%load_ext golem_magic").text
-    for _ in range(20):
-        text += kernel.run("import time\ntime.sleep(0.1)").text
-        if text:
-            break
-    return text
-
-
-def test_a_new_kernel_tells_of_jobs_that_run_and_that_nobody_has_read(
-    kernels: Any, folder: Path, share: Path
+def test_jobs_that_nobody_minds_are_told_until_they_are_read(
+    tmp_path: Path, state_dir: Path, folder: Path, share: Path
 ) -> None:
     rest = "time.sleep(600)"
     with begun(folder, N, rest) as (done, done_id), begun(folder, 0, rest) as (running, running_id):
-        with kernels() as followed:  # they have a living client: nothing to say
-            assert first_words(followed) == ""
         wait_until(lambda: state(done_id) is JobState.DONE, "the end of the first job", 60)
+        assert unattended(str(share)) == []  # their kernels live
         kill(done)
         kill(running)
 
-    with kernels() as kernel:
-        assert first_words(kernel) == (
-            "2 jobs of yours: 1 running, 1 finished and unread - "
-            "%golem jobs lists them, %golem attach JOB gets results\n"
-        )
+    with started_kernel(tmp_path) as kernel:
+        text = kernel.run("%load_ext golem_magic").text
+        for _ in range(100):  # under a later cell if the share is slow
+            text += kernel.run("import time\ntime.sleep(0.1)").text if not text else ""
         listed = {row.split()[0]: row for row in kernel.run("%golem jobs").text.splitlines()[1:]}
-        assert "done, unread" in listed[done_id[:8]]
-        assert "unread" not in listed[running_id[:8]]
         kernel.run(f"%golem attach {done_id} -o out")
         assert kernel.value("sum(out)") == str(sum(SQUARES))
-        assert "unread" not in kernel.run("%golem jobs").text
+
+    assert text == (
+        "2 jobs of yours: 1 running, 1 finished and unread - "
+        "%golem jobs lists them, %golem attach JOB gets results\n"
+    )
+    assert ("unread" in listed[done_id[:8]], "unread" in listed[running_id[:8]]) == (True, False)
+    assert [job.job_id for job in unattended(str(share))] == [running_id]
     (folder / "gate").touch()
     wait_until(lambda: state(running_id) is JobState.DONE, "the end of the other", 60)
-
-    with kernels() as kernel:
-        assert first_words(kernel).startswith("1 job of yours: 1 finished and unread - ")
-        kernel.run(f"%golem attach {running_id} -o out")
-        assert kernel.value("out[0]") == "0"
-    with kernels() as kernel:
-        assert first_words(kernel) == ""
+    assert [(job.job_id, job.is_unread) for job in unattended(str(share))] == [(running_id, True)]
+    with Client() as client:
+        assert list(client.attach(running_id)) == SQUARES
+    assert unattended(str(share)) == []
 
 
-def test_it_is_said_once_and_under_the_first_magic_where_loading_is_automatic(
-    tmp_path: Path, kernels: Any, folder: Path
-) -> None:
-    with begun(folder, 0, "time.sleep(600)"):
-        wait_until(lambda: bool(runs(folder)), "a worker", 30)
-    profile = tmp_path / "profile_default"
-    profile.mkdir()
-    config = Path(__file__).parents[1] / "jupyter-config/ipython_config.json"
-    (profile / config.name).write_text(config.read_text())
-
-    with kernels() as kernel:
-        before = kernel.run("import time").text
-        mapped = kernel.run("%golem_map -o out abs [-1] --quiet").text
-        later = "".join(kernel.run(f"time.sleep({s})").text for s in (0.5, 0, 0))
-
-    assert before == ""
-    assert (mapped + later).count("1 job of yours: 1 ") == 1
-    (folder / "gate").touch()
-
-
-def test_a_share_that_is_not_there_is_not_made(
-    tmp_path: Path, kernels: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GOLEM_MAGIC_SHARE", str(tmp_path / "nowhere" / "share"))
-
-    with kernels() as kernel:
-        assert first_words(kernel) == ""
-
+def test_a_share_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    assert unattended(str(tmp_path / "nowhere" / "share")) == []
     assert not (tmp_path / "nowhere").exists()
+
+
+def job(number: int, state: JobState) -> JobSnapshot:
+    return JobSnapshot(
+        job_id=JobId(f"{number:032x}"),
+        function="f",
+        label="",
+        state=state,
+        n_tasks=1,
+        n_staged=1,
+        n_done=0,
+        n_failed=0,
+        n_running=0,
+        n_workers=0,
+        elapsed_s=0.0,
+    )
+
+
+def words(*states: JobState) -> str:
+    return line_of([job(number, state) for number, state in enumerate(states)])
+
+
+@pytest.mark.unit
+def test_the_line_counts_what_there_is() -> None:
+    assert words() == ""
+    assert words(JobState.QUEUED).startswith("1 job of yours: 1 queued - %golem jobs ")
+    assert words(JobState.DONE, JobState.STAGING, JobState.DONE).startswith(
+        "3 jobs of yours: 1 cut short while its inputs were drawn, 2 finished and unread - "
+    )
+
+
+def a_cell(notice: Notice) -> None:
+    """Run a cell from beginning to end, and give the notice's thread the time that it needs."""
+    notice.cell_begins()
+    notice.cell_ends()
+    for thread in [each for each in threading.enumerate() if each.name == "golem-magic-notice"]:
+        thread.join()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("is_automatic", [True, False])
+def test_it_is_said_once_under_the_cell_that_loads_or_first_uses_the_magics(
+    is_automatic: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks: list[int] = []
+
+    def find() -> list[JobSnapshot]:
+        looks.append(1)
+        return [job(1, JobState.RUNNING)]
+
+    notice = Notice(find)
+    if is_automatic:
+        a_cell(notice)
+        a_cell(notice)
+        assert (looks, capsys.readouterr().out) == ([], "")  # a kernel that never maps pays nothing
+        notice.want()
+    else:
+        notice.cell_ends()
+
+    for _ in range(3):
+        a_cell(notice)
+
+    assert capsys.readouterr().out.count("1 job of yours: 1 running") == 1
+    assert looks == [1]
+
+
+@pytest.mark.unit
+def test_a_share_that_hangs_keeps_no_cell_waiting(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = threading.Event()
+    notice = Notice(lambda: [job(1, JobState.RUNNING)] if answers.wait(60) else [])
+    notice.want()
+
+    began = time.monotonic()
+    notice.cell_ends()
+    notice.cell_ends()
+    assert time.monotonic() - began < 30
+    assert capsys.readouterr().out == ""
+    answers.set()
+    a_cell(notice)
+    a_cell(notice)
+
+    assert capsys.readouterr().out.startswith("1 job of yours")
+
+
+@pytest.mark.unit
+def test_a_share_that_cannot_be_read_costs_only_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def find() -> list[JobSnapshot]:
+        raise OSError
+
+    notice = Notice(find)
+    notice.want()
+    a_cell(notice)
+    a_cell(notice)
+
+    assert capsys.readouterr() == ("", "")

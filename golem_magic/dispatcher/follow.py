@@ -20,7 +20,7 @@ from golem_magic.dispatcher.disk import DiskWatch
 from golem_magic.dispatcher.healing import Healer
 from golem_magic.dispatcher.placements import Placements
 from golem_magic.dispatcher.reading import Reading
-from golem_magic.dispatcher.reasons import never_came, no_workers
+from golem_magic.dispatcher.reasons import never_came, no_workers, saying_that_it_goes_on
 from golem_magic.dispatcher.rivals import Rivals
 from golem_magic.dispatcher.site import Site
 from golem_magic.errors import FormatError, GolemMagicError, JobError, ShareError
@@ -132,7 +132,7 @@ class Dispatcher:
         """Wait until ``ready()`` or the job is over, in steps that an interrupt can end."""
         __tracebackhide__ = True
         until = None if timeout_s is None else self._clock.now() + timeout_s
-        with self._changed:
+        with saying_that_it_goes_on(self.manifest.job_id), self._changed:
             while not ready() and not self._state.is_final:
                 left = 0.5 if until is None else min(0.5, until - self._clock.now())
                 if left <= 0:

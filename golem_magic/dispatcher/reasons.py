@@ -1,10 +1,11 @@
-"""Why a job is given up when its workers end before they publish anything, or never come."""
+"""Why a job is given up when its workers end before they publish anything, or never come; and why not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from golem_magic.dispatcher.site import Site
 from golem_magic.errors import NoWorkersError
-from golem_magic.model import PlacementStatus
+from golem_magic.model import JobId, PlacementStatus
 from golem_magic.share import files
 from golem_magic.share.jobs import Manifest
 from golem_magic.share.layout import JobPaths
@@ -52,3 +53,14 @@ def never_came(n_absent: int, n_slots: int | None) -> NoWorkersError:
         f"then attach to the job or map again"
     )
     return NoWorkersError(message)
+
+
+@contextmanager
+def saying_that_it_goes_on(job_id: JobId) -> Iterator[None]:
+    """Let an interrupt say that it has only ended the waiting, and how to end the job."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        job = job_id[:8]
+        interrupt.add_note(f"job {job} goes on - cancel it with %golem cancel {job} or results.cancel()")
+        raise
