@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from engines.engine_contract import wait_until
-from fakes.world import embedded_client, said, script
+from fakes.disks import free_bytes, small_disk
+from fakes.world import cell, embedded_client, said, script
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -584,3 +585,32 @@ def test_memory_stays_flat_over_an_endless_job(client: Client) -> None:
 
     print(f"peak after 300 inputs of 200 kB: {before / 1024:.0f} MiB, after 1500: {after / 1024:.0f} MiB")
     assert after - before < 30 * 1024, "240 MB went through"
+
+
+# --- a disk that is nearly full ---
+
+
+def test_nothing_new_is_begun_on_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
+    """Of 100 MB a tenth must stay free; what nobody frees by reading waits until somebody makes room."""
+    names = cell("import time\ndef f(x):\n    time.sleep(0.02)\n    return x\n")
+    with (
+        small_disk(tmp_path / "disk", "size=100m") as disk,
+        embedded_client(tmp_path, share=disk / "share") as client,
+    ):
+        results = client.map(names["f"], range(150), chunk_size=5)
+        wait_until(lambda: results.progress.n_done > 10, "some outcomes")
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(free_bytes(disk) - (8 << 20)))
+        wait_until(lambda: "workers wait: " in results.progress.note, "the note", 10)
+        assert "%golem clean" in results.progress.note
+        wait_until(lambda: results.progress.n_running == 0, "the end of what was begun", 10)
+        assert results.progress.state is JobState.RUNNING
+        assert results.progress.n_done < 150
+
+        streamed = client.map(names["f"], range(20), keep="unread")
+        assert list(streamed) == list(range(20))  # reading frees: it need not wait
+        assert results.progress.n_running == 0
+
+        ballast.unlink()
+        assert list(results) == list(range(150))
+        assert results.progress.note == ""

@@ -275,6 +275,7 @@ def test_an_input_that_kills_while_it_is_unpickled_is_no_end_of_the_job(
 
 
 # --- a long task that holds the interpreter's lock and succeeds ---
+# With shorter leases, and in every run: test_a_task_that_holds_the_interpreter_is_not_taken_for_dead.
 
 
 def _holds_the_lock(seconds: float) -> float:
@@ -284,7 +285,7 @@ def _holds_the_lock(seconds: float) -> float:
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(15.0, id="longer than a lease"), pytest.param(90.0, marks=pytest.mark.slow)]
+    "seconds", [pytest.param(15.0, marks=pytest.mark.slow), pytest.param(90.0, marks=pytest.mark.slow)]
 )
 def test_a_long_task_that_holds_the_lock_runs_once_without_alarm(
     client: Client, tmp_path: Path, seconds: float
