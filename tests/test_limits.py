@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from engines.engine_contract import wait_until
-from fakes.disks import free_bytes, small_disk
+from fakes.disks import small_disk
 from fakes.world import cell, embedded_client, said, script
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +21,7 @@ from golem_magic import Client, Results
 from golem_magic.errors import JobCancelled, JobError, PayloadError, ResultConsumed
 from golem_magic.model import JobState
 from golem_magic.planner import WINDOW_PER_WORKER, Flow, n_to_show
+from golem_magic.share.space import space_at
 
 
 @pytest.fixture(scope="module")
@@ -600,7 +601,7 @@ def test_nothing_new_is_begun_on_a_disk_that_is_nearly_full(tmp_path: Path) -> N
         results = client.map(names["f"], range(150), chunk_size=5)
         wait_until(lambda: results.progress.n_done > 10, "some outcomes")
         ballast = disk / "ballast"
-        ballast.write_bytes(bytes(free_bytes(disk) - (8 << 20)))
+        ballast.write_bytes(bytes(space_at(str(disk)).free - (8 << 20)))
         wait_until(lambda: "workers wait: " in results.progress.note, "the note", 10)
         assert "%golem clean" in results.progress.note
         wait_until(lambda: results.progress.n_running == 0, "the end of what was begun", 10)
