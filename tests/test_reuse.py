@@ -103,13 +103,15 @@ def test_inputs_are_compared_however_slowly_they_come(client: Client, gate: str)
             yield x
 
     function = slow()
-    first = client.map(function, slowly(), common=gate)
+    fast = client.map(function, range(4), common=gate, label="fast")
+    slow_one = client.map(function, slowly(), common=gate, label="slow")
 
-    again = [client.map(function, inputs, common=gate, reuse=True) for inputs in (range(4), slowly())]
+    again = client.map(function, slowly(), common=gate, label="fast", reuse=True)
+    faster = client.map(function, range(4), common=gate, label="slow", reuse=True)
     open_gate(gate)
 
-    assert [each.job_id for each in again] == [first.job_id] * 2
-    assert list(first) == list(range(4))
+    assert (again.job_id, faster.job_id) == (fast.job_id, slow_one.job_id)
+    assert list(again) == list(faster) == list(range(4))
 
 
 def test_large_inputs_are_compared_in_their_blocks(client: Client, gate: str) -> None:
@@ -139,7 +141,8 @@ def test_a_job_that_will_not_give_all_of_it_is_not_taken_up(client: Client, gate
     if how == "done":
         first.wait()
     elif how == "cancelled":
-        first.cancel()
+        wait_until(lambda: n_runs(gate) > 0, "a task", 30)
+        first.cancel()  # and workers are still there
     else:
         wait_until(lambda: first.progress.n_failed == 1, "the failure", 30)
 
