@@ -225,7 +225,7 @@ class Client:
         manifest = self._manifest(settings, options, name, digests, n_slots)
         paths = share.job(manifest.job_id)
         manifest_digest = jobs.make_job(paths, manifest)
-        writer = InputWriter(paths)
+        writer = InputWriter(paths, through=not manifest.share_is_local)
         twin = followed.running_like(manifest, paths) if options.reuse else None
         if twin and followed.has_same_inputs(twin, paths, writer, drawer, packer, (first, frame)):
             return self._results(share, twin, options)
@@ -290,6 +290,7 @@ class Client:
             engine=settings.engine,
             folder=surroundings.working_folder(),
             uid=os.geteuid(),
+            share_is_local=is_local,
         )
 
     def _site(self, settings: Settings, share: SharePaths, manifest: Manifest, digest: Digest) -> Site:

@@ -78,7 +78,7 @@ class Dispatcher:
         self._staging = staging
         self._site = site
         self._number = jobs.become_client(paths, f"{manifest.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        self._beat = files.BeatWriter(paths.client_beat(self._number))
+        self._beat = files.BeatWriter(paths.client_beat(self._number), through=not manifest.share_is_local)
         self._placements = Placements(paths, site, clock)
         self._healer = Healer(paths, manifest, f"client-{self._number}", clock)
         self._disk = DiskWatch(paths, manifest, clock)
@@ -252,7 +252,8 @@ class Dispatcher:
 
     def _see(self) -> Seen:
         eagerly = self._is_cancelled or self._free_since_s is not None
-        self._placements.ask(n_outcomes=self.book.n_outcomes, eagerly=eagerly)
+        if self._placements.ask(n_outcomes=self.book.n_outcomes, eagerly=eagerly):
+            self.book.look()  # who has ended may just have done the work that seems to lie about
         self._open = self.book.open_leases()
         n_free = self._count_free()
         leases = self._healer.watch(self._open, self._placements.word_on)

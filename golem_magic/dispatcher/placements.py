@@ -145,8 +145,10 @@ class Placements:
         self.refused = not error.transient
         self._retry_at_s = self._clock.now() + min(RETRY_S[1], max(RETRY_S[0], self.trouble_s / 2))
 
-    def ask(self, *, n_outcomes: int, eagerly: bool = False, now: bool = False) -> None:
+    def ask(self, *, n_outcomes: int, eagerly: bool = False, now: bool = False) -> bool:
         """Take in what the engine has answered; ask about what has not ended, at growing intervals.
+
+        Whether there was news: workers that have ended may have published a moment before.
 
         Args:
             n_outcomes: Outcomes there are; new ones forgive placements that ended badly.
@@ -156,9 +158,14 @@ class Placements:
         if n_outcomes > self._n_outcomes:
             self._bad.clear()
             self._n_outcomes = n_outcomes
+        before = dict(self.statuses)
         self._courier.collect()
         if self._clock.now() - self._wanted_at_s > FORGET_S:
             self._troubles.pop("place", None)  # nobody minds any more
+        self._ask_again(eagerly=eagerly, now=now)
+        return self.statuses != before
+
+    def _ask_again(self, *, eagerly: bool, now: bool) -> None:
         shortest_s, longest_s = self._pauses_s
         if eagerly and not self._is_eager:
             self._ask_pause_s = shortest_s

@@ -17,6 +17,9 @@ from contextlib import contextmanager, suppress
 from golem_magic.errors import ShareError
 
 BEAT_BYTES = 128
+# For files that stay open while others read them. A network file system may else keep what was written on
+# this machine for half a minute, and send two files in any order.
+THROUGH = os.O_DSYNC
 MOST_PARTS = 512  # below IOV_MAX everywhere
 READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 OTHERS_WRITE = 0o022
@@ -218,10 +221,16 @@ def tail(path: str, n_bytes: int = 2000) -> str:
 
 
 class BeatWriter:
-    """Overwrites one line of fixed width in place: a counter and a word."""
+    """Overwrites one line of fixed width in place: a counter and a word.
 
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    Args:
+        path: Of the line.
+        through: Other machines read it: see :data:`THROUGH`.
+    """
+
+    def __init__(self, path: str, *, through: bool = False) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (THROUGH if through else 0)
+        self._fd = os.open(path, flags, 0o600)
         self._count = 0
         self.beat("-")
 

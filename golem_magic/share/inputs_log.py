@@ -54,14 +54,20 @@ class InputWriter:
     Attributes:
         staged: Tasks that workers can see.
         hidden: Tasks that are in the log and not yet to be seen.
+
+    Args:
+        paths: Of the job.
+        segment_bytes: About where a log ends and the next begins.
+        through: Workers on other machines read along: a record must not be seen before its block.
     """
 
-    def __init__(self, paths: JobPaths, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, paths: JobPaths, segment_bytes: int = SEGMENT_BYTES, *, through: bool = False) -> None:
         self._paths = paths
+        self._flags = files.THROUGH if through else 0
         self._segment_bytes = segment_bytes
         self._segment = 0
-        self._log = _open_new(paths.inputs_log(0))
-        self._index = _open_new(paths.inputs_index)
+        self._log = _open_new(paths.inputs_log(0), self._flags)
+        self._index = _open_new(paths.inputs_index, self._flags)
         self._offset = 0
         self._waiting: deque[Record] = deque()
         self._segments: dict[int, int] = {}  # a closed segment -> the task behind its last one
@@ -159,12 +165,13 @@ class InputWriter:
         self._segments[self._segment] = self.staged + self.hidden
         self._segment += 1
         self._offset = 0
-        self._log = _open_new(self._paths.inputs_log(self._segment))
+        self._log = _open_new(self._paths.inputs_log(self._segment), self._flags)
 
 
-def _open_new(path: str) -> int:
+def _open_new(path: str, more: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | more
     with files.explained("write", path):
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.open(path, flags, 0o600)
 
 
 def _close(fd: int, path: str) -> None:

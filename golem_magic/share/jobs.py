@@ -36,6 +36,7 @@ class Manifest:
         retry_on: Qualified names of the exceptions worth another try; empty for any Exception.
         max_attempts: How often a task may end its worker.
         created_s: Seconds since 1970, for people.
+        share_is_local: All workers see the share as the client does, without caches in between.
         engine: Name of the engine whose workers run the job.
         folder: The client's working folder; workers that have it too work there and import from it.
         retry_of: The job some of whose tasks are run again; None for a job that stands for itself.
@@ -68,6 +69,7 @@ class Manifest:
     engine: str
     folder: str
     uid: int
+    share_is_local: bool = True
     retry_of: JobId | None = None
     retried: tuple[tuple[int, int], ...] = ()
 

@@ -76,7 +76,7 @@ def stage(share: SharePaths, origin: Manifest, tasks: Iterable[int], created_s: 
     paths = share.job(manifest.job_id)
     jobs.make_job(paths, manifest)
     try:
-        _copy_inputs(share.job(origin.job_id), paths, spans)
+        _copy_inputs(share.job(origin.job_id), paths, spans, through=not origin.share_is_local)
     except BaseException:
         withdraw(paths)
         raise
@@ -122,9 +122,9 @@ def _spans(tasks: Iterable[int]) -> Iterator[Span]:
         yield start, end
 
 
-def _copy_inputs(origin: JobPaths, paths: JobPaths, spans: Sequence[Span]) -> None:
+def _copy_inputs(origin: JobPaths, paths: JobPaths, spans: Sequence[Span], *, through: bool) -> None:
     """Copy the blocks as they are: nothing is unpickled, and local modules go along."""
-    reader, writer = InputReader(origin), InputWriter(paths)
+    reader, writer = InputReader(origin), InputWriter(paths, through=through)
     reader.refresh()
     for record, parts in reader.blocks(spans):
         writer.put_again(reader.raw(record), record.checksum, parts)

@@ -59,7 +59,7 @@ class Keeper:
         self._post = post
         self._clock = clock
         self._page = Page()
-        self._beat = files.BeatWriter(post.paths.beat(post.worker))
+        self._beat = files.BeatWriter(post.paths.beat(post.worker), through=not post.manifest.share_is_local)
         self._attempts: dict[int, int] = {}
         self._condemned: dict[int, Failure] = {}
         self._n_runners = 0

@@ -1,5 +1,6 @@
 """Inputs while they are being written: whole blocks are found, torn ones are not there yet."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from golem_magic import payload
 from golem_magic.errors import FormatError, ShareError
+from golem_magic.share import files
 from golem_magic.share.inputs_log import RECORD_BYTES, InputReader, InputWriter, count_inputs
 from golem_magic.share.layout import JobPaths
 
@@ -227,3 +229,26 @@ def test_another_process_reads_everything_while_it_is_being_written(paths: JobPa
     assert writer.wait() == 0
     assert found == [(n, k, "x" * (n % 50)) for n in range(1000) for k in range(n % 7 + 1)]
     assert looks > 1
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("through", [False, True])
+def test_what_other_machines_read_along_is_written_through(
+    paths: JobPaths, through: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log, index and beats stay open: a network file system would send them late, and in any order."""
+    flags: dict[str, int] = {}
+    real_open = os.open
+
+    def noting(path: str, flag: int, *more: int) -> int:
+        flags[os.path.basename(path)] = flag
+        return real_open(path, flag, *more)
+
+    monkeypatch.setattr(os, "open", noting)
+    writer = InputWriter(paths, through=through)
+    writer.append(payload.dump([1]), 1)
+    beat = files.BeatWriter(f"{paths.root}/x.beat", through=through)
+    beat.close()
+    writer.close()
+    assert {bool(flag & os.O_DSYNC) for flag in flags.values()} == {through}
+    assert {"inputs.0.log", "inputs.idx", "x.beat"} <= set(flags)
