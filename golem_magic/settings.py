@@ -1,8 +1,8 @@
 """Where settings come from, their defaults and what is allowed.
 
-A setting is taken from the first place that names it: the call, what was set for this process
-(``%golem config``), the environment (``GOLEM_MAGIC_*``), a JSON file, the default. The file may use
-our names, golemize's names, or both. All faults of all places are reported together.
+The first place that names a setting counts: the call, what was set for this process (``%golem config``),
+the environment (``GOLEM_MAGIC_*``), a JSON file (our names, golemize's, or both), the default. All
+faults of all places are reported together.
 """
 
 import difflib
@@ -91,12 +91,10 @@ def load_settings(**overrides: object) -> Settings:
     """Collect the settings from call, environment, file and defaults, in this order.
 
     Args:
-        **overrides: Fields of :class:`Settings`; None means "not said here". ``python`` may be
-            a string (one program, blanks included) or a sequence of strings.
+        **overrides: Fields of :class:`Settings`; None means "not said here". ``python`` may be text, too.
 
     Raises:
-        SettingsError: Something is missing, unknown or out of range. All faults are named in
-            one message, each with its key, what was found and what is allowed.
+        SettingsError: Something is missing, unknown or out of range; names all faults at once.
     """
     return _collect(overrides)[0]
 

@@ -228,6 +228,9 @@ class GolemMagics(Magics):
     def _job_id(self, job: str) -> str:
         """Give the id of the job whose results a variable holds, or else what was said."""
         value = self._shell.user_ns.get(job)
+        if job.isidentifier() and not set(job) <= set("0123456789abcdef") and progress_of(value) is None:
+            message = f"{job} is neither a variable with results nor a job's id: %golem jobs lists the jobs"
+            raise JobError(message)
         return job if progress_of(value) is None else str(value.job_id)
 
     @property

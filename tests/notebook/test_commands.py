@@ -63,6 +63,14 @@ def test_what_failed_is_run_again_by_job_or_by_variable(
     )
 
 
+def test_a_name_that_means_no_job_is_told_as_such(refusal: Refusal, told: Told) -> None:
+    for word in ("logs", "cancel"):
+        assert refusal(f"%golem {word} nope") == (
+            "nope is neither a variable with results nor a job's id: %golem jobs lists the jobs"
+        )
+    assert refusal("%golem logs beef").startswith("no single job beef in ")
+
+
 # --- logs ---
 
 
