@@ -104,11 +104,16 @@ def test_queued_is_not_running_and_what_is_lost_is_told(client: Client, tmp_path
     first = client.map(names["wait"], range(4), chunk_size=1)
     wait_until(lambda: first.progress.n_running == 2, "two running tasks")
     assert (first.progress.n_workers, first.progress.n_waiting) == (2, 2)
+    second = client.map(names["wait"], range(3), chunk_size=1)
+    wait_until(lambda: second.progress.state is JobState.QUEUED, "a job that is queued")
+    queued = second.progress
+    assert (queued.n_workers, queued.n_running, queued.n_waiting, queued.n_lost) == (0, 0, 3, 0)
 
-    first.cancel()
-    assert first.wait(10)
-    end = first.progress
-    assert (end.state, end.n_done, end.n_running, end.n_lost) == (JobState.CANCELLED, 0, 0, 4)
+    for job, n in ((second, 3), (first, 4)):
+        job.cancel()
+        assert job.wait(10)
+        end = job.progress
+        assert (end.state, end.n_done, end.n_running, end.n_lost) == (JobState.CANCELLED, 0, 0, n)
 
 
 def test_a_retry_moves_tasks_from_failed_to_waiting_to_done(client: Client, tmp_path: Path) -> None:
