@@ -151,6 +151,7 @@ class Report:
         calls: Where the calls have noted themselves, as with :data:`NOTING`.
         outcomes: Tuples whose second part is the process that gave them.
         struck: Processes that were killed or stopped, the runners of such keepers, and when that was, last.
+        stood: Spans of time in which processes were stopped.
     """
 
     calls: Path
@@ -159,6 +160,7 @@ class Report:
     seconds: float
     outcomes: list[Any]
     struck: dict[int, float]
+    stood: dict[int, list[tuple[float, float]]]
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -175,11 +177,18 @@ class Report:
 
     @property
     def most_lost_s(self) -> float:
-        """The most finished work that one process had not published when it was struck, in seconds."""
+        """The most finished work that one process had not published when it was struck, in seconds.
+
+        A task that was in flight while its process stood still has worked only before and after that.
+        """
         lost: dict[int, float] = {}
         for run in self.in_vain:
             if run.ended_s is not None and run.ended_s <= self.struck.get(run.pid, 0.0):
-                lost[run.pid] = lost.get(run.pid, 0.0) + run.ended_s - run.began_s
+                stood = sum(
+                    max(0.0, min(run.ended_s, until) - max(run.began_s, since))
+                    for since, until in self.stood.get(run.pid, ())
+                )
+                lost[run.pid] = lost.get(run.pid, 0.0) + run.ended_s - run.began_s - stood
         return max(lost.values(), default=0.0)
 
     @property
@@ -217,12 +226,15 @@ class Reaper:
         self._stopped: list[tuple[float, int]] = []
         self.kills = self.stops = 0
         self.struck: dict[int, float] = {}
+        self.stood: dict[int, list[tuple[float, float]]] = {}
 
     def strike(self) -> None:
         now = time.monotonic()
         for until, pid in [pair for pair in self._stopped if pair[0] < now]:
             self._stopped.remove((until, pid))
             _signal(pid, signal.SIGCONT)
+            since, until = self.stood[pid].pop()
+            self.stood[pid].append((since, min(until, time.monotonic())))
         victim = _victim(self._engine, self._chance) if self.kills + self.stops < self._n_events else None
         if victim is None:
             return
@@ -231,6 +243,9 @@ class Reaper:
             self.kills += _signal(victim, signal.SIGKILL)
         elif _signal(victim, signal.SIGSTOP):
             self._stopped.append((now + self._chance.uniform(0.1, 2.5), victim))
+            spans = self.stood.setdefault(victim, [])
+            if not spans or spans[-1][1] <= now:  # else it stands already, till the first of both ends
+                spans.append((now, float("inf")))
             self.stops += 1
 
     def release(self) -> None:
@@ -268,7 +283,7 @@ def run_with_kills(
     outcomes = list(results)
     for start, values in first_seen.items():
         assert outcomes[start : start + len(values)] == values, f"outcomes from {start} on have changed"
-    return Report(calls, reaper.kills, reaper.stops, seconds, outcomes, reaper.struck)
+    return Report(calls, reaper.kills, reaper.stops, seconds, outcomes, reaper.struck, reaper.stood)
 
 
 def _victim(engine: ProcessEngine, chance: random.Random) -> int | None:

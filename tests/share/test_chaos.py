@@ -61,6 +61,7 @@ def test_kills_and_stops_on_two_caching_mounts_leave_one_outcome_per_task(
         sys.stdout.write(f"\nchaos on two caching mounts: {report}\n")
     assert [value[0] for value in report.outcomes] == list(range(n_tasks))
     assert report.kills + report.stops >= 100
+    assert report.kills >= 30
     assert set(report.executions) == set(range(n_tasks))
     assert report.most <= 6
     # What ran in vain ran in a process that was struck; one may have been late by itself on a busy machine.
