@@ -568,6 +568,7 @@ def test_the_table_has_input_output_and_error_side_by_side(client: Client) -> No
     assert set(frame["host"]) == {socket.gethostname()}
 
 
+@pytest.mark.meets("IP-08")
 def test_values_of_all_kinds_stay_what_they_are_in_the_table(client: Client) -> None:
     def several(x: int) -> Any:
         return [None, np.ones(2), {"a": 1}, (1, 2), pd.DataFrame({"a": [1]}), ValueError("returned")][x]

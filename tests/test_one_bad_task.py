@@ -171,6 +171,15 @@ def test_one_bad_task_costs_one_task(
     assert (results.progress.n_done, results.progress.n_failed) == (N_TASKS - 1, 1)
 
 
+@pytest.mark.meets("IP-08")
+def test_an_exception_that_is_returned_is_a_value(client: Client) -> None:
+    results = client.map(ValueError, ["a", "b"])
+
+    assert [(type(value), str(value)) for value in results] == [(ValueError, "a"), (ValueError, "b")]
+    assert results.errors() == {}
+    assert (results.progress.n_done, results.progress.n_failed) == (2, 0)
+
+
 def test_neighbours_of_a_task_that_kills_are_not_charged(client: Client, tmp_path: Path) -> None:
     """Four tasks in one chunk that kill their worker twice each, and then do well: nobody is given up."""
     names = cell(
@@ -224,6 +233,7 @@ def test_a_worker_that_leaked_is_replaced_without_blame(client: Client) -> None:
     assert list(results) == list(range(12))
 
 
+@pytest.mark.meets("GR-07")
 def test_what_a_task_started_counts(client: Client) -> None:
     names = cell(
         "import subprocess, sys\n"
@@ -284,6 +294,7 @@ def _holds_the_lock(seconds: float) -> float:
     return seconds
 
 
+@pytest.mark.meets("IP-07")
 @pytest.mark.parametrize(
     "seconds", [pytest.param(15.0, marks=pytest.mark.slow), pytest.param(90.0, marks=pytest.mark.slow)]
 )
@@ -310,6 +321,7 @@ def test_a_long_task_that_holds_the_lock_runs_once_without_alarm(
 # --- a task that takes the keeper with it ---
 
 
+@pytest.mark.meets("GR-08")
 @pytest.mark.parametrize(
     "chunk_size", [pytest.param(1, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), "auto"]
 )

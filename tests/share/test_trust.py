@@ -235,6 +235,31 @@ def test_a_file_that_is_not_ours_alone_is_refused_by_its_name(
     assert not stored.mark.exists()
 
 
+@only_root
+def test_the_file_that_was_opened_is_judged_and_not_its_name(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody puts our own file back between opening theirs and asking whose it is."""
+    ours = stored.file.with_name("ours")
+    ours.write_bytes(stored.file.read_bytes())
+    ours.chmod(0o600)
+    os.chown(stored.file, NOBODY, -1)
+    really_open = os.open
+
+    def opens(path: Any, *how: Any, **more: Any) -> int:
+        fd = really_open(path, *how, **more)
+        if str(path) == str(stored.file) and ours.exists():
+            os.rename(ours, stored.file)
+        return fd
+
+    monkeypatch.setattr(os, "open", opens)
+    with pytest.raises(ShareError, match=f"belongs to uid {NOBODY}"):
+        stored.read()
+
+    assert not ours.exists(), "it was not opened by its name"
+    assert not stored.mark.exists()
+
+
 @with_checksum
 def test_another_whole_file_of_ours_in_its_place_is_refused(stored: Stored) -> None:
     os.replace(stored.other, stored.file)
