@@ -168,6 +168,7 @@ TABLE: list[tuple[str, Seen, list[Action]]] = [
 ]
 
 
+@pytest.mark.meets("GR-08")
 @pytest.mark.parametrize(("seen", "actions"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_table(seen: Seen, actions: list[Action]) -> None:
     assert plan(seen) == actions

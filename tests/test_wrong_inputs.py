@@ -183,6 +183,7 @@ def test_what_a_dead_task_leaves_is_told_and_the_rest_can_be_read(client: Client
 # --- the share ---
 
 
+@pytest.mark.meets("GR-12")
 @pytest.mark.parametrize(
     ("place", "message"),
     [

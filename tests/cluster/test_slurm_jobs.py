@@ -159,6 +159,7 @@ def test_at_its_time_limit_a_worker_hands_back_what_it_has_not_begun(
         assert n_calls(calls) == 500, "no task ran twice"
 
 
+@pytest.mark.meets("IP-14")
 def test_a_python_that_is_not_on_the_nodes_is_told(slurm: Slurm, share: Path) -> None:
     with Client(engine="slurm", share=share, python="/nonexistent/bin/python") as client:
         results = client.map(abs, range(3))

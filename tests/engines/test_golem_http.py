@@ -93,6 +93,7 @@ def test_a_wedged_master_is_told_from_one_that_is_silent_altogether(golem: Golem
     assert caught.value.transient
 
 
+@pytest.mark.meets("IP-14")
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems answer when the queue is full")
 def test_a_way_that_ends_nowhere_is_no_silence() -> None:
     """As behind a firewall: the wish to connect is dropped."""

@@ -99,6 +99,7 @@ def web_server(folder: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.meets("IP-14")
 def test_nobody_there(share: Path) -> None:
     with nobody() as url:
         assert "nothing listens there" in refusal(share, server_url=url)
@@ -246,6 +247,7 @@ def test_two_workers_that_a_ghost_swallowed_are_replaced(
     assert len(golem.cluster.jobs) == 2
 
 
+@pytest.mark.meets("IP-08", "IP-14")
 def test_a_wedged_cluster_ends_the_job_and_says_what_to_restart(
     golem: GolemDouble, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_those_who_have_ended_cannot_be_cancelled_which_is_no_error(bin_folder: 
         SlurmEngine().cancel([NativeId("x")])
 
 
+@pytest.mark.meets("IP-14")
 def test_without_its_commands_the_engine_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def test_what_tasks_print_is_shown_on_demand_by_job_by_variable_and_by_task(
     assert f"no worker has begun with task 2 of job {job[:8]}" in refusal("%golem logs speak_results 2")
 
 
+@pytest.mark.meets("GR-07")
 def test_logs_of_a_task_that_runs_and_of_one_that_kills_its_worker(
     run: Run, told: Told, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def views(tmp_path: Path, require: Callable[[str], str]) -> Iterator[tuple[Path,
         unmount(each)
 
 
+@pytest.mark.meets("GM-14")
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
 def test_kills_and_stops_on_two_caching_mounts_leave_one_outcome_per_task(
     views: tuple[Path, list[Path]], tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
@@ -69,6 +70,7 @@ def test_kills_and_stops_on_two_caching_mounts_leave_one_outcome_per_task(
     assert report.extra <= 20 * (report.kills + report.stops)  # 0.1 s of finished work and the task in flight
 
 
+@pytest.mark.meets("GM-14", "IP-06")
 def test_stops_longer_than_a_lease_repeat_only_what_was_in_hand(
     share: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

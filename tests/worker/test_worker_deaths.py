@@ -108,6 +108,7 @@ def test_a_runner_does_not_outlive_its_keeper(share: Path) -> None:
         wait_until(lambda: not is_running(runner), "the runner's end", 1.0)
 
 
+@pytest.mark.meets("IP-07")
 def test_a_task_that_holds_the_interpreter_is_not_taken_for_dead(share: Path, tmp_path: Path) -> None:
     """Three seconds in which no thread of the runner can run, with leases that lapse after one."""
     task = (
@@ -126,6 +127,7 @@ def test_a_task_that_holds_the_interpreter_is_not_taken_for_dead(share: Path, tm
     assert sorted(job.calls) == list(range(10))
 
 
+@pytest.mark.meets("IP-06", "GR-07", "GR-08")
 def test_a_worker_that_is_stopped_for_good_loses_its_lease(share: Path) -> None:
     """The counterpart of the test above: whoever shows no sign of life for a second is replaced."""
     task = "def task(x):\n    time.sleep(0.05)\n    return x"

@@ -112,6 +112,7 @@ def test_a_worker_that_comes_to_a_cancelled_job_does_next_to_nothing(share: Path
     assert len(job.calls) < 20
 
 
+@pytest.mark.meets("IP-14")
 def test_a_worker_leaves_when_the_job_is_over(share: Path) -> None:
     job = make_job(share, "def task(x): return x", range(10))
     job.work()
@@ -174,6 +175,7 @@ def last_words(workers: Path) -> str:
     return log.read_text()
 
 
+@pytest.mark.meets("IP-14")
 def test_another_python_is_refused_in_a_plain_sentence(share: Path) -> None:
     argv, workers = other_job(make_job(share, SLOW, range(3)), python="3.1")
 
