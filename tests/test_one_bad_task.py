@@ -207,13 +207,16 @@ def test_the_fault_costs_less_than_the_work_again(client: Client, tmp_path: Path
         "    return x\n",
         bad=-1,
     )
-    begun = time.monotonic()
-    list(client.map(names["f"], range(N_TASKS)))
-    faultless_s = time.monotonic() - begun
+
+    def took_s() -> float:
+        begun = time.monotonic()
+        list(client.map(names["f"], range(N_TASKS), on_error="return"))
+        return time.monotonic() - begun
+
+    faultless_s = took_s()
     names["bad"] = BAD
-    begun = time.monotonic()
-    list(client.map(names["f"], range(N_TASKS), on_error="return"))
-    assert time.monotonic() - begun < 2 * faultless_s + 5  # a restart; generous: other tests run
+    # Three restarts, each some hundredths of a second; generous, as other tests may run, and tried twice.
+    assert min(took_s(), took_s()) < 2 * faultless_s + 1.5
 
 
 # --- memory ---

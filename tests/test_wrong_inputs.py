@@ -294,6 +294,7 @@ FOUND_LATE: dict[str, tuple[Callable[[Path, Path], str], list[str]]] = {
 }
 
 
+@pytest.mark.meets("IP-14")
 @pytest.mark.parametrize("engine", ["golem", "local"])
 @pytest.mark.parametrize("what", FOUND_LATE)
 def test_what_only_a_worker_can_find_is_explained_within_seconds(
