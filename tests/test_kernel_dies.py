@@ -230,8 +230,11 @@ def test_jobs_that_nobody_minds_are_told_until_they_are_read(
     tmp_path: Path, state_dir: Path, folder: Path, share: Path
 ) -> None:
     rest = "time.sleep(600)"
-    with begun(folder, N, rest) as (done, done_id), begun(folder, 0, rest) as (running, running_id):
+    with contextlib.ExitStack() as kernels:
+        done, done_id = kernels.enter_context(begun(folder, N, rest))
         wait_until(lambda: state(done_id) is JobState.DONE, "the end of the first job", 60)
+        running, running_id = kernels.enter_context(begun(folder, 0, rest))  # it takes all slots, for long
+        wait_until(lambda: state(running_id) is JobState.RUNNING, "the beginning of the other", 60)
         assert unattended(str(share)) == []  # their kernels live
         kill(done)
         kill(running)

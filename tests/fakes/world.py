@@ -72,7 +72,7 @@ def script(source: str, *arguments: object, **environment: str) -> "subprocess.P
         [sys.executable, "-c", source, *map(str, arguments)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **environment},
     )
 
 

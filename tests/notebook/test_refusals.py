@@ -81,7 +81,7 @@ WRONG = [
     ("%golem job", "%golem job is not known, did you mean jobs?"),
     ("%golem attach ffff", "no single job ffff in"),
     ("%golem attach ../x", "'../x' is no job id"),
-    ("%golem cancel nosuch", "'nosuch' is no job id"),
+    ("%golem cancel nosuch", "nosuch is neither a variable with results nor a job's id"),
     ("%golem logs ffff", "no single job ffff in"),
     ("%golem config worker=3", "worker in %golem config is not a setting, did you mean workers?"),
     ("%golem config worker", "worker in %golem config is not a setting, did you mean workers?"),
