@@ -89,6 +89,7 @@ class Client:
         keep: Keep = "all",
         disk_budget: int | None = None,
         resources: str | Mapping[str, str | int] | None = None,
+        error_log: str | os.PathLike[str] | None = None,
         reuse: bool = False,
         **more: object,
     ) -> Results:
@@ -121,6 +122,7 @@ class Client:
             disk_budget: Most bytes of results on the share that nobody has read yet.
             resources: What each worker may have, such as ``"memory=2G"``: a task that makes its worker
                 use more is ended, and fails if that happens again.
+            error_log: File to which workers append each failure that they record, with input and traceback.
             reuse: If this process follows a job that is the same, runs and has no failures, give new results
                 of that one instead of starting another.
             **more: Options that are not available yet; refused unless they are at their default.
@@ -148,6 +150,7 @@ class Client:
             "keep": keep,
             "disk_budget": disk_budget,
             "resources": resources,
+            "error_log": error_log,
             "reuse": reuse,
         }
         options = checked({**said, **more})
@@ -280,6 +283,7 @@ class Client:
             lease_s=LEASE_S[is_local],
             timeout_s=options.timeout_s,
             memory_bytes=options.memory_bytes,
+            error_log=options.error_log,
             retries=options.retries,
             retry_on=options.retry_on,
             keep=options.keep,

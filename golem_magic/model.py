@@ -106,6 +106,7 @@ class MapOptions:
         stream: Draw inputs in a thread, a window ahead of the work, instead of all at once.
         keep: ``unread`` frees a result once the iterator has passed it.
         disk_budget: Bytes of results on the share that nobody has read; None for no limit.
+        error_log: File, an absolute path, to which workers append each failure; None for none.
         memory_bytes: Most memory of one worker, the processes of its tasks included; None for no limit.
         reuse: Give results of a job that is the same and runs, if this process follows one.
     """
@@ -127,6 +128,7 @@ class MapOptions:
     keep: Keep = "all"
     disk_budget: int | None = None
     memory_bytes: int | None = None
+    error_log: str | None = None
     reuse: bool = False
 
 

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import operator
+import os
 from collections.abc import Callable, Mapping, Sized
 from contextlib import suppress
 from typing import Any, Final, SupportsIndex, cast, get_args
@@ -37,6 +38,7 @@ DEFAULTS: Mapping[str, object] = {
     "keep": "all",
     "disk_budget": None,
     "resources": None,
+    "error_log": None,
     "reuse": False,
 }
 # Not available yet: accepted at their default, refused otherwise.
@@ -77,6 +79,7 @@ def checked(said: Mapping[str, Any]) -> MapOptions:
         keep=_keep(said["keep"]),
         disk_budget=_whole(said["disk_budget"], "disk_budget", low=1, none_is="no limit", unit=" of bytes"),
         memory_bytes=_memory(said["resources"]),
+        error_log=_file(said["error_log"]),
         reuse=bool(said["reuse"]),
     )
     if options.reuse and (options.stream or options.keep == "unread" or options.disk_budget is not None):
@@ -251,6 +254,17 @@ def _seconds(value: object, name: str) -> float | None:
     if number is not None and 0 < number < float("inf"):
         return float(number)
     message = f"{name} is {value!r}: give seconds above 0, or None for no limit"
+    raise SettingsError(message)
+
+
+def _file(value: object) -> str | None:
+    """A file that workers write: absolute, since they need not work in our folder."""
+    if value is None:
+        return None
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(path, str) and path and "\0" not in path and not os.path.isdir(path):
+        return os.path.abspath(os.path.expanduser(path))
+    message = f"error_log is {value!r}: give the path of a file that workers may write, or None"
     raise SettingsError(message)
 
 

@@ -49,6 +49,7 @@ MAP_LINES = [
     ("f xs --disk-budget 2G", line("f", "xs", disk_budget=2 * 2**30)),
     ("f xs --disk-budget=1.5kB", line("f", "xs", disk_budget=1536)),
     ("f xs --disk-budget 500MiB", line("f", "xs", disk_budget=500 * 2**20)),
+    ("f xs --error-log 'my errors.txt'", line("f", "xs", error_log="my errors.txt")),
     ("f xs --resources memory=2G", line("f", "xs", resources="memory=2G")),
     ('f xs --resources "memory=2G cores=1"', line("f", "xs", resources="memory=2G cores=1")),
     ("f xs --disk-budget 7", line("f", "xs", disk_budget=7)),

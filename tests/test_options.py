@@ -1,8 +1,10 @@
 """The keywords of a map: what is accepted, what is refused and in which words."""
 
 import functools
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ ACCEPTED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"resources": "memory=2G"}, {"memory_bytes": 2 * 2**30}),
     ({"resources": {"memory": "1.5GiB"}}, {"memory_bytes": 3 * 2**29}),
     ({"resources": {"memory": 10**9}}, {"memory_bytes": 10**9}),
+    ({"error_log": "/tmp/errors.txt"}, {"error_log": "/tmp/errors.txt"}),
+    ({"error_log": Path("errors.txt")}, {"error_log": os.path.abspath("errors.txt")}),
     ({"resources": None, "seed": None, "cache": False}, {}),
 ]
 
@@ -87,6 +91,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"resources": {"memory": value}}, "give bytes, or text such as 500M or 2G, from 64M up")
         for value in ("much", "", 0, -1, 1000, 2.5e9, None, True, np.ones(2))
     ),
+    *(({"error_log": value}, "give the path of a file") for value in (3, "", "/tmp", b"x", "a\0b")),
     *(({"resources": value}, "write resources='memory=2G'") for value in (3, "", {}, ["memory=2G"])),
     ({"chunksize": 3}, "unknown option 'chunksize': did you mean 'chunk_size'?"),
     ({"time_out": 3}, "unknown option 'time_out': did you mean 'timeout'?"),

@@ -44,6 +44,7 @@ class LineOptions:
     keep: Keep = "all"
     disk_budget: int | None = None
     resources: str | None = None
+    error_log: str | None = None
     reuse: bool = False
     no_reuse: bool = False
     wait: bool = False
@@ -259,6 +260,14 @@ _ALL = (
         value=n_bytes,
         needs="a number of bytes, such as 500M or 2G",
         shape="BYTES",
+    ),
+    Option(
+        field="error_log",
+        words=("--error-log",),
+        means="file to which workers append each failure, with input and traceback",
+        value=str,
+        needs="the path of a file",
+        shape="FILE",
     ),
     Option(
         field="resources",

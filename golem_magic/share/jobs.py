@@ -30,6 +30,7 @@ class Manifest:
         lease_s: Seconds of silence after which a lease is taken away.
         setup: Function called once per worker, None for none.
         timeout_s: Longest time of a task in seconds, None for no limit.
+        error_log: File to which workers append failures; None for none.
         memory_bytes: Most memory of a worker's runner and all that its tasks started, None for no limit.
         retries: How often a task that raised is tried again.
         keep: ``unread`` when results are freed once they were read.
@@ -55,6 +56,7 @@ class Manifest:
     kwargs: bool = False
     timeout_s: float | None = None
     memory_bytes: int | None = None
+    error_log: str | None = None
     retries: int = 0
     retry_on: tuple[str, ...] = ()
     keep: str = "all"

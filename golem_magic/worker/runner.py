@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from time import monotonic_ns
 from typing import Any
@@ -25,6 +26,7 @@ from golem_magic.share.book import LeaseLog
 from golem_magic.share.inputs_log import InputReader
 from golem_magic.share.jobs import Manifest, ask_to_cancel
 from golem_magic.share.layout import JobPaths, SharePaths
+from golem_magic.worker import error_log
 from golem_magic.worker.calls import Call, Calls, Unreadable, raise_unreadable, reading
 from golem_magic.worker.claims import Claims
 from golem_magic.worker.page import LOADING, NONE, SETUP, Page
@@ -115,7 +117,7 @@ class Runner:
 
     def _tenure(self, log: LeaseLog, *, is_hopeless: bool) -> Tenure:
         """Begin with a lease; the inputs of one whose every task is condemned may be why, and stay unread."""
-        base, end = log.done_to, log.end
+        base, end, path = log.done_to, log.end, self._manifest.error_log
         return Tenure(
             self._paths,
             log.lease,
@@ -123,8 +125,9 @@ class Runner:
             self._clock,
             self._is_leaving,
             base=base,
-            todo=[None] * (end - base) if is_hopeless else self._load_inputs(base, end),
+            todo=[error_log.NOT_LOADED] * (end - base) if is_hopeless else self._load_inputs(base, end),
             next_entry=log.next_entry,
+            on_failure=partial(error_log.append, path, self._manifest) if path else None,
         )
 
     def _load_inputs(self, base: int, end: int) -> list[Any]:

@@ -59,6 +59,7 @@ class Tenure:
         base: int,
         todo: list[Any],
         next_entry: int = 0,
+        on_failure: Callable[[int, Any, Failure], None] | None = None,
     ) -> None:
         self._paths = paths
         self._name = str(lease)
@@ -66,6 +67,7 @@ class Tenure:
         self._leaving = leaving
         self._clock = clock
         self._next_entry = next_entry
+        self._on_failure = on_failure
         self.lease = lease
         self.base = base
         self.todo = todo
@@ -119,6 +121,9 @@ class Tenure:
         self.published_s = self._clock.now()
         self.frame_bytes += frame.size
         self.n_failed += len(errors)
+        if self._on_failure is not None:
+            for at, failure in errors.items():
+                self._on_failure(self.base + first + at, self.todo[first + at], failure)
         self.out[first:upto] = [None] * (upto - first)  # big values need not wait for the lease's end
 
     def _spent(self, first: int, upto: int) -> Spent:
