@@ -267,6 +267,7 @@ class Client:
         self, settings: Settings, options: MapOptions, name: str, digests: Digests, n_slots: int
     ) -> Manifest:
         is_local = self._engine(settings).share_is_local
+        lease_s = float(settings.silence_s or LEASE_S[is_local])
         return Manifest(
             job_id=JobId(uuid.uuid4().hex),
             function_name=name,
@@ -279,8 +280,8 @@ class Client:
             kwargs=options.kwargs,
             workers=options.workers or settings.workers or n_slots,
             chunk_size=options.chunk_size,
-            beat_s=BEAT_S[is_local],
-            lease_s=LEASE_S[is_local],
+            beat_s=min(BEAT_S[is_local], lease_s / 5),
+            lease_s=lease_s,
             timeout_s=options.timeout_s,
             memory_bytes=options.memory_bytes,
             error_log=options.error_log,

@@ -48,6 +48,7 @@ class Settings:
         server_plain: Whether http may leave this machine.
         server_env_proxies: Whether the proxies that the environment names are used.
         workers: How many workers to place by default; None asks the engine.
+        silence_s: Seconds without a sign of life after which a worker counts as lost; None for the engine's.
         owner: Free text shown with jobs, such as a mail address; None for user and host.
         python: The workers' interpreter, program and arguments.
         auto_clean: Whether jobs that have reached their age are removed from the share now and then.
@@ -68,6 +69,7 @@ class Settings:
     server_plain: bool = False
     server_env_proxies: bool = False
     workers: int | None = None
+    silence_s: int | None = None
     owner: str | None = None
     python: tuple[str, ...] = (sys.executable,)
     auto_clean: bool = True
@@ -122,12 +124,8 @@ def _collect(overrides: dict[str, Any]) -> tuple[Settings, dict[str, str]]:
     if faults:
         raise SettingsError("; ".join(faults))
     variables = {name: variable for variable, name in _ENVIRONMENT.items()}
-    places = (
-        dict.fromkeys(in_file, str(path))
-        | {name: variables[name] for name in in_environment}
-        | dict.fromkeys(_here, _HERE)
-        | dict.fromkeys(in_call, "the call")
-    )
+    places = dict.fromkeys(in_file, str(path)) | {name: variables[name] for name in in_environment}
+    places |= dict.fromkeys(_here, _HERE) | dict.fromkeys(in_call, "the call")
     settings = Settings(**(in_file | in_environment | _here | in_call), notes=tuple(notes))
     return _with_share(settings), places
 
@@ -285,6 +283,7 @@ _RULES = {
     "workers": _Rule(_count, "a whole number >= 1"),
     "owner": _Rule(_text, "a text"),
     "python": _Rule(_command, "a program, or a list of a program and its arguments"),
+    "silence_s": _Rule(_count, "a whole number of seconds from 1 up"),
     "auto_clean": _Rule(_flag, "true or false"),
     "state_dir": _Rule(_path, "the path of a folder"),
     "slurm_options": _Rule(_text, "arguments of sbatch, one text as in a shell"),
@@ -393,7 +392,7 @@ def _from_environment(faults: list[str]) -> dict[str, Any]:
 
 
 def _parsed(name: str, text: str) -> object:
-    if name == "workers":
+    if name in ("workers", "silence_s"):
         return int(text)
     if name == "python" and text.startswith("["):
         return json.loads(text)

@@ -30,6 +30,13 @@ def test_silence_counts_sooner_on_one_machine_than_on_a_cluster(tmp_path: Path, 
         assert pace_of(client, client.map(abs, [])) == (5.0, 90.0)
 
 
+@pytest.mark.meets("IP-07")
+@pytest.mark.parametrize(("silence_s", "beat_s"), [(2, 0.4), (60, 1.0)])
+def test_the_silence_that_counts_can_be_set(tmp_path: Path, silence_s: int, beat_s: float) -> None:
+    with embedded_client(tmp_path, silence_s=silence_s) as client:
+        assert pace_of(client, client.map(abs, [])) == (beat_s, silence_s)
+
+
 @pytest.mark.slow
 @pytest.mark.meets("GR-07", "IP-07")
 def test_a_task_that_waits_without_using_the_processor_is_left_in_peace(
