@@ -397,4 +397,4 @@ class Dispatcher:
         if self._site.engine is None:
             return f"only watched: its engine, {self.manifest.engine}, is not set up here"
         placing = self._placements.note(self.manifest.workers)
-        return self._share_note or placing or self._disk.note or self.hint
+        return self._share_note or placing or self._disk.note or self._healer.note() or self.hint

@@ -7,7 +7,7 @@ by two dispatchers, does no harm; "exists" means that the owner just wrote.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from golem_magic import payload
 from golem_magic.clock import Clock
@@ -21,6 +21,7 @@ from golem_magic.share.layout import JobPaths
 # An engine that says "ended" is believed when as many beats are missing: its word may be a guess, and a
 # worker whose lease is taken away again and again would look like one that its tasks have killed.
 MISSING_BEATS = 2.0
+IDLE_BEATS, IDLE_PART = 3, 0.01  # so many signs of life with so little processor time are told; as in GridMap
 
 
 @dataclass(slots=True)
@@ -31,6 +32,15 @@ class _Sign:
     n_entries: int = -1
     beat: int | None = None
     read_at_s: float = 0.0
+    cpu: list[tuple[float, float]] = field(default_factory=list)  # when, and seconds used until then
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether beat after beat tells of no work: waiting is legal, so this is only told."""
+        if len(self.cpu) <= IDLE_BEATS:
+            return False
+        (begun_s, begun), (now_s, now) = self.cpu[-IDLE_BEATS - 1], self.cpu[-1]
+        return now - begun <= IDLE_PART * (now_s - begun_s)
 
 
 class Healer:
@@ -70,6 +80,17 @@ class Healer:
             worker: at for worker, at in self._strays.items() if now - at <= self._patience_s
         }  # between two leases as well
         return seen
+
+    def note(self) -> str:
+        """Who seems to stand still; empty if nobody does."""
+        for name, sign in self._signs.items():
+            if sign.is_stalled and name in self._open:
+                quiet_s = self._clock.now() - sign.cpu[0][0]
+                return (
+                    f"worker {self._open[name].worker} has used no processor for {quiet_s:.0f} s: its task "
+                    f"waits for input or the network, or hangs; a timeout would end it"
+                )
+        return ""
 
     def close(self, name: str) -> str:
         """Take a lease away; what it has not done is free. Give the worker that held it."""
@@ -112,11 +133,13 @@ class Healer:
         quiet_s = self._manifest.beat_s / 2 if is_doubtful else self._manifest.lease_s / 2
         if sign.n_entries != log.next_entry:
             sign.n_entries, sign.beat, sign.since_s = log.next_entry, None, now
+            sign.cpu.clear()
         elif now - sign.since_s > quiet_s and now >= sign.read_at_s:
             sign.read_at_s = now + self._manifest.beat_s / 4
             found = files.read_beat(self._paths.beat(log.worker))
             if found is not None and found[1] == name and found[0] != sign.beat:
                 sign.beat, sign.since_s = found[0], now
+                sign.cpu.append((now, found.cpu_s))
         is_alone = log.lease.end - log.lease.start == 1
         silent_s = now - sign.since_s
         return SilentLease(

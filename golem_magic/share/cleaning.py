@@ -210,7 +210,7 @@ def _moving(
             yield job_id
 
 
-def _fresh_beats(share: SharePaths, job_id: JobId, now_s: float) -> dict[str, tuple[int, str] | None]:
+def _fresh_beats(share: SharePaths, job_id: JobId, now_s: float) -> dict[str, files.Beat | None]:
     """The beats that were written lately, by file."""
     paths = share.job(job_id)
     every = [*_beats(paths.workers), *_beats(paths.clients)]

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from golem_magic.errors import ShareError
 
@@ -234,13 +235,20 @@ class BeatWriter:
         self._count = 0
         self.beat("-")
 
-    def beat(self, word: str) -> None:
-        """Count one up; a full disk does not keep us from it. After closing: nothing."""
+    def beat(self, word: str, memory_bytes: int = 0, cpu_s: float = 0.0) -> None:
+        """Count one up; a full disk does not keep us from it. After closing: nothing.
+
+        Args:
+            word: What to say, without blanks.
+            memory_bytes: What the tasks' processes use now.
+            cpu_s: Processor time that they have used so far.
+        """
         self._count += 1
         if self._fd < 0:
             return
+        line = f"{self._count} {word} {memory_bytes} {cpu_s:.2f}"
         with suppress(OSError):
-            os.pwrite(self._fd, f"{self._count} {word}".encode().ljust(BEAT_BYTES - 1) + b"\n", 0)
+            os.pwrite(self._fd, line.encode().ljust(BEAT_BYTES - 1) + b"\n", 0)
 
     def close(self) -> None:
         """Stop beating; doing it twice is harmless."""
@@ -249,15 +257,24 @@ class BeatWriter:
             os.close(fd)
 
 
-def read_beat(path: str) -> tuple[int, str] | None:
-    """The counter and the word of a beat file; None counts as no news."""
+class Beat(NamedTuple):
+    """A sign of life: see :meth:`BeatWriter.beat`."""
+
+    number: int
+    word: str
+    memory_bytes: int
+    cpu_s: float
+
+
+def read_beat(path: str) -> Beat | None:
+    """What a beat file says; None counts as no news."""
     try:
         fd = os.open(path, READING)
     except OSError:
         return None
     try:
-        count, word = os.read(fd, BEAT_BYTES).split()
-        return int(count), word.decode()
+        count, word, memory_bytes, cpu_s = os.read(fd, BEAT_BYTES).split()
+        return Beat(int(count), word.decode(), int(memory_bytes), float(cpu_s))
     except (OSError, ValueError):
         return None
     finally:

@@ -163,7 +163,9 @@ class Keeper:
             now = self._clock.now()
             if now >= beat_at:
                 # A stopped runner makes no progress: its lease must be able to lapse.
-                self._beat.beat("-" if self._runner_is_stopped else self._page.lease or "-")
+                word = "-" if self._runner_is_stopped else self._page.lease or "-"
+                used_bytes = memory.used_bytes(self._runner) if memory.HAS_PROC else 0
+                self._beat.beat(word, used_bytes, memory.cpu_s(self._runner))
                 beat_at = now + beat_s
             if now >= obey_at:
                 self._obey()

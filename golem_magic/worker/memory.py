@@ -1,14 +1,16 @@
-"""How much memory a runner uses, with everything that its tasks have started.
+"""How much memory and processor time a runner uses, with everything that its tasks have started.
 
 Memory that other processes share with it (mapped common data, libraries) does not count. Linux tells
 all that in /proc (proc(5)); elsewhere ``ps`` is asked, which counts shared memory too.
 """
 
+import math
 import os
 import subprocess
 
 HAS_PROC = os.path.exists("/proc/self/statm")
 LOOK_S = 0.05 if HAS_PROC else 1.0  # between two looks; ps is a process of its own
+TICKS_S = 1 / os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
@@ -17,6 +19,20 @@ def used_bytes(pid: int) -> int:
     if HAS_PROC:
         return sum(map(_private_bytes, _family(pid)))
     return used_by_ps(pid)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and its descendants so far, in seconds; NaN where there is no /proc."""
+    return sum(map(_cpu_s, _family(pid))) if HAS_PROC else math.nan
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) * TICKS_S  # its own and that of children it has waited for
 
 
 def used_by_ps(pid: int) -> int:

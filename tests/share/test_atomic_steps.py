@@ -215,10 +215,10 @@ def test_a_beat_counts_and_names(tmp_path: Path) -> None:
     assert files.read_beat(path) is None
     writer = files.BeatWriter(path)
 
-    seen = [files.read_beat(path)]
+    seen = [(files.read_beat(path) or ())[:2]]
     for word in ("12/100-200.1", "-"):
         writer.beat(word)
-        seen.append(files.read_beat(path))
+        seen.append((files.read_beat(path) or ())[:2])
     writer.close()
 
     assert seen == [(1, "-"), (2, "12/100-200.1"), (3, "-")]
