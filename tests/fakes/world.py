@@ -21,6 +21,8 @@ from golem_magic import Client
 
 ROOT = Path(golem_magic.__file__).parents[1]
 _serial = itertools.count()
+# Lines are seen at once, and a crash says where it was.
+_PLAIN = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 @contextlib.contextmanager
@@ -72,7 +74,7 @@ def script(source: str, *arguments: object, **environment: str) -> "subprocess.P
         [sys.executable, "-c", source, *map(str, arguments)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **_PLAIN, **environment},
     )
 
 
