@@ -28,10 +28,11 @@ sys.stdout.write(" ".join(str(i) for i in order if files.link(me, f"{folder}/{i}
 """
 
 
-def test_of_two_processes_racing_for_a_name_exactly_one_wins(tmp_path: Path) -> None:
+def race(folder: Path) -> list[set[int]]:
+    """Two processes take the same names in the same order; the names that each has got."""
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACER, tmp_path, me, str(N_NAMES)],
+            [sys.executable, "-c", RACER, folder, me, str(N_NAMES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -46,13 +47,23 @@ def test_of_two_processes_racing_for_a_name_exactly_one_wins(tmp_path: Path) -> 
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    won = [set(map(int, racer.communicate(timeout=30)[0].split())) for racer in racers]
+    return [set(map(int, racer.communicate(timeout=30)[0].split())) for racer in racers]
 
-    assert won[0] | won[1] == set(range(N_NAMES))
-    assert not won[0] & won[1]
-    assert min(map(len, won)) > 0, "they did not meet: the test shows nothing"
+
+def test_of_two_processes_racing_for_a_name_exactly_one_wins(tmp_path: Path) -> None:
+    for n in range(
+        50
+    ):  # one may be through before the system lets the other begin: such a race shows nothing
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        won = race(folder)
+        assert won[0] | won[1] == set(range(N_NAMES))
+        assert not won[0] & won[1]
+        if min(map(len, won)) > 0:
+            break
+    assert min(map(len, won)) > 0, "they never met"
     for me, names in zip(("one", "two"), won, strict=True):
-        assert all(files.read_link(f"{tmp_path}/{name}") == me for name in names)
+        assert all(files.read_link(f"{folder}/{name}") == me for name in names)
 
 
 CLIENTS = """
